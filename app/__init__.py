@@ -1,0 +1,3 @@
+"""Ferry: a model server with TensorFlow Serving's interfaces."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,177 @@
+"""argv to `Options`, by TensorFlow Serving's rules for flags.
+
+`--name=value`; a bool may stand alone; the last repeat wins; what is not known is printed with
+the usage text and the server starts all the same. Ferry adds `--name value`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.errors import Code, ServingError, invalid_argument
+from app.options import Flag, Options, Support, flags, without_effect
+
+_INT = re.compile(r"\s*[+-]?[0-9]+\Z")
+_FLOAT = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\Z")
+_INT_BITS = {"int32": 31, "int64": 63}
+_BOOLS = {"true": True, "false": False, "1": True, "0": False}
+
+
+@dataclass
+class CommandLine:
+    """What a command line says.
+
+    Attributes:
+        options: the flags' values.
+        bad_values: (value, flag name) of each value that its flag cannot take.
+        unknown: arguments that are no flags, in order.
+    """
+
+    options: Options
+    bad_values: list[tuple[str, str]] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+
+    @property
+    def wants_help(self) -> bool:
+        """Whether `--help` is the first argument that is not a flag."""
+        return self.unknown[:1] == ["--help"]
+
+
+def parse(arguments: Sequence[str]) -> CommandLine:
+    """Read `arguments`, which do not include the program's name. Never fails: see `CommandLine`."""
+    known = {flag.name: flag for flag in flags()}
+    values: dict[str, Any] = {}
+    result = CommandLine(Options())
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if argument == "--":
+            result.unknown += [argument, *rest]
+            break
+        name, equals, text = argument.removeprefix("--").partition("=")
+        flag = known.get(name) if argument.startswith("--") else None
+        if flag is None:
+            result.unknown.append(argument)
+            continue
+        if not equals and flag.type == "bool":
+            text = "true"
+        elif not equals and rest and not rest[0].startswith("--"):
+            text = rest.pop(0)
+        elif not equals:
+            result.unknown.append(argument)
+            continue
+        try:
+            values[name] = _value(flag, text)
+        except ValueError:
+            result.bad_values.append((text, name))
+    result.options = Options(**values)
+    return result
+
+
+def _value(flag: Flag, text: str) -> Any:
+    """`text` as a value of `flag`'s type; ValueError if it is none."""
+    if flag.type == "string":
+        return text
+    if flag.type == "bool":
+        if text.lower() not in _BOOLS:
+            raise ValueError(text)
+        return _BOOLS[text.lower()]
+    if flag.type == "float":
+        if not _FLOAT.match(text):
+            raise ValueError(text)
+        return float(text)
+    if not _INT.match(text):
+        raise ValueError(text)
+    value = int(text)
+    limit = 1 << _INT_BITS[flag.type]
+    if not -limit <= value < limit:
+        raise ValueError(text)
+    return value
+
+
+def usage(program: str) -> str:
+    """The usage text, laid out as TensorFlow's: name and default, type, help."""
+    lines = [f"usage: {program}", "Flags:"]
+    for flag in flags():
+        assignment = f"--{flag.name}={default_text(flag)}"
+        lines.append(f"\t{assignment:<33}\t{flag.type}\t{flag.help}")
+    return "\n".join(lines) + "\n"
+
+
+def default_text(flag: Flag) -> str:
+    """A flag's default as the usage text prints it."""
+    if flag.type == "bool":
+        return "true" if flag.default else "false"
+    if flag.type == "string":
+        return f'"{flag.default}"'
+    if flag.type == "float":
+        return f"{flag.default:f}"
+    return str(flag.default)
+
+
+def check(options: Options) -> None:
+    """Refuse combinations that cannot work, in TensorFlow Serving's order and words.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT, or UNIMPLEMENTED for what this version does not do and
+            must not silently leave out.
+    """
+    if options.port == 0 and not options.grpc_socket_path:
+        raise invalid_argument(
+            "At least one of server_options.grpc_port or server_options.grpc_socket_path must be set."
+        )
+    if options.use_alts_credentials and options.ssl_config_file:
+        raise invalid_argument("Either use_alts_credentials must be false or ssl_config_file must be empty.")
+    if not options.model_base_path and not options.model_config_file:
+        raise invalid_argument(
+            "Both server_options.model_base_path and server_options.model_config_file are empty!"
+        )
+    if options.batching_parameters_file and not options.enable_batching:
+        raise invalid_argument(
+            "server_options.batching_parameters_file is set without setting "
+            "server_options.enable_batching to true."
+        )
+    parallelism = (
+        options.tensorflow_session_parallelism,
+        options.tensorflow_intra_op_parallelism,
+        options.tensorflow_inter_op_parallelism,
+    )
+    if all(threads > 0 for threads in parallelism):
+        raise invalid_argument(
+            "Either configure server_options.tensorflow_session_parallelism or "
+            "(server_options.tensorflow_intra_op_parallelism, "
+            "server_options.tensorflow_inter_op_parallelism) separately. You cannot configure all."
+        )
+    for flag in without_effect(options):
+        if flag.support is Support.REFUSED:
+            raise ServingError(Code.UNIMPLEMENTED, f"--{flag.name} is not supported: {flag.reason}.")
+    _check_ranges(options)
+    _check_base_path(options)
+
+
+def _check_ranges(options: Options) -> None:
+    for name in ("rest_api_num_threads", "grpc_max_threads"):
+        if getattr(options, name) < 1:
+            raise invalid_argument(f"--{name} must be at least 1; was {getattr(options, name)}.")
+    for name in ("port", "rest_api_port"):
+        if not 0 <= getattr(options, name) <= 65535:
+            raise invalid_argument(f"--{name} must be between 0 and 65535; was {getattr(options, name)}.")
+    for item in filter(None, options.grpc_channel_arguments.split(",")):
+        if "=" not in item:
+            raise invalid_argument(f"--grpc_channel_arguments: `{item}` is not of the form key=value.")
+
+
+def _check_base_path(options: Options) -> None:
+    path = options.model_base_path
+    if "://" in path:
+        raise ServingError(
+            Code.UNIMPLEMENTED,
+            f"--model_base_path={path}: this version reads local directories only; mount or copy the model.",
+        )
+    if not path.startswith("/"):
+        raise invalid_argument(
+            f"Expected model {options.model_name} to have an absolute path or URI; got base_path()={path}"
+        )

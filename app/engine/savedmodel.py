@@ -1,0 +1,118 @@
+"""A SavedModel directory to a `Model`: parsed, restored and initialised in a TensorFlow session.
+
+TensorFlow's session runtime loads TF1 and TF2 exports alike, as the C++ TensorFlow Serving does.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+from google.protobuf import text_format
+from google.protobuf.message import DecodeError
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.python.saved_model import loader_impl
+
+from app.engine.model import Model
+from app.engine.status import tensorflow_errors
+from app.errors import Code, ServingError, not_found
+
+logger = logging.getLogger(__name__)
+
+
+def load(path: str, tags: Sequence[str], config: Any) -> Model:
+    """Load the SavedModel in the version directory `path`.
+
+    Args:
+        path: holds `saved_model.pb` or `saved_model.pbtxt`.
+        tags: the meta graph with exactly these tags is taken.
+        config: a `ConfigProto` for the session. TensorFlow takes thread counts from the first
+            session of the process only.
+
+    Raises:
+        ServingError: NOT_FOUND without a SavedModel or such a meta graph, PERMISSION_DENIED for
+            files that cannot be read, DATA_LOSS for a file that does not parse, and whatever
+            TensorFlow answers while restoring.
+    """
+    started = time.monotonic()
+    logger.info("Reading SavedModel from: %s", path)
+    meta_graph = _meta_graph(_parse(path), tags)
+    logger.info("Reading meta graph with tags { %s }", " ".join(tags))
+    graph = tf.Graph()
+    session = tf.compat.v1.Session(graph=graph, config=config)
+    try:
+        with graph.as_default(), tensorflow_errors():
+            loader_impl.SavedModelLoader(path).load(session, list(tags))
+    except (OSError, ValueError, RuntimeError) as error:
+        session.close()
+        raise ServingError(Code.INVALID_ARGUMENT, f"Cannot load SavedModel in {path}: {error}") from error
+    except BaseException:
+        session.close()
+        raise
+    logger.info(
+        "SavedModel load for tags { %s }; Status: success: OK. Took %d microseconds.",
+        " ".join(tags),
+        (time.monotonic() - started) * 1e6,
+    )
+    return Model(session, meta_graph.signature_def)
+
+
+def _parse(path: str) -> Any:
+    """The SavedModel proto of `path`, read here so that every failure names its file and cause."""
+    for name, read in (("saved_model.pb", _binary), ("saved_model.pbtxt", _text)):
+        file = os.path.join(path, name)
+        try:
+            with open(file, "rb") as stream:
+                content = stream.read()
+        except FileNotFoundError:
+            continue
+        except NotADirectoryError:
+            raise ServingError(Code.FAILED_PRECONDITION, f"{path}; Not a directory") from None
+        except OSError as error:
+            raise ServingError(
+                Code.PERMISSION_DENIED,
+                f"{file}: {error.strerror}. Make it readable for user {os.getuid()}, group {os.getgid()}.",
+            ) from None
+        try:
+            return read(content)
+        except (DecodeError, text_format.ParseError) as error:
+            raise ServingError(
+                Code.DATA_LOSS,
+                f"Can't parse {file} ({len(content)} bytes): {error}. The file is damaged or incomplete; "
+                f"export or copy the model again.",
+            ) from None
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise ServingError(
+            Code.PERMISSION_DENIED,
+            f"{path}: Permission denied. Make it readable for user {os.getuid()}, group {os.getgid()}.",
+        )
+    raise not_found(
+        "Specified file path does not appear to contain a SavedModel bundle "
+        f"(should have a file called `saved_model.pb`)\nSpecified file path: {path}"
+    )
+
+
+def _binary(content: bytes) -> Any:
+    saved_model = saved_model_pb2.SavedModel.FromString(content)
+    if not saved_model.meta_graphs:  # also what many kinds of damage, and an empty file, parse as
+        raise DecodeError("it holds no meta graph")
+    return saved_model
+
+
+def _text(content: bytes) -> Any:
+    return text_format.Parse(content, saved_model_pb2.SavedModel())
+
+
+def _meta_graph(saved_model: Any, tags: Sequence[str]) -> Any:
+    for meta_graph in saved_model.meta_graphs:
+        if set(meta_graph.meta_info_def.tags) == set(tags):
+            return meta_graph
+    wanted = " ".join(sorted(tags))
+    raise not_found(
+        f"Could not find meta graph def matching supplied tags: {{ {wanted} }}. To inspect available "
+        "tag-sets in the SavedModel, please use the SavedModel CLI: `saved_model_cli`"
+    )

@@ -1,0 +1,30 @@
+"""The flags that shape TensorFlow's sessions, as a `ConfigProto`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tensorflow.core.protobuf import config_pb2
+
+from app.options import Options
+
+
+def session_config(options: Options) -> Any:
+    """The configuration of every model's session.
+
+    Intra- and inter-op threads come from their own flags if either is positive, else both from
+    --tensorflow_session_parallelism, as in TensorFlow Serving. Memory on a GPU grows as needed
+    unless a fraction is given.
+    """
+    intra = options.tensorflow_intra_op_parallelism
+    inter = options.tensorflow_inter_op_parallelism
+    if intra <= 0 and inter <= 0:
+        intra = inter = max(0, options.tensorflow_session_parallelism)
+    config = config_pb2.ConfigProto(allow_soft_placement=True)
+    config.intra_op_parallelism_threads = max(0, intra)
+    config.inter_op_parallelism_threads = max(0, inter)
+    if options.per_process_gpu_memory_fraction > 0:
+        config.gpu_options.per_process_gpu_memory_fraction = options.per_process_gpu_memory_fraction
+    else:
+        config.gpu_options.allow_growth = True
+    return config

@@ -1,0 +1,89 @@
+"""`tensorflow_model_server healthcheck`: does the server of this machine answer for its model?
+
+For container health checks: no curl needed, and nothing to keep in step, since ports and model
+name are read from the running server's own command line.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from app.command_line import parse
+from app.options import Options
+
+_PROGRAM = "tensorflow_model_server"
+_TIMEOUT_SECONDS = 5.0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Check the running server.
+
+    Args:
+        arguments: flags that override the running server's, such as `--rest_api_port=8501`.
+
+    Returns:
+        0 if it answers and a version is available, else 1; one line says what was found.
+    """
+    line = parse([*_running_server(), *arguments])
+    healthy, text = check(line.options)
+    print(text, file=sys.stdout if healthy else sys.stderr)
+    return 0 if healthy else 1
+
+
+def check(options: Options) -> tuple[bool, str]:
+    """Ask the server that `options` describe, on this machine.
+
+    Returns:
+        Whether it is healthy, and what was found. Without a REST port it is asked only whether it
+        listens for gRPC, which it does when its model is loaded.
+    """
+    try:
+        if options.rest_api_port:
+            return _ask_rest(options.rest_api_port, options.model_name)
+        if options.port:
+            socket.create_connection(("127.0.0.1", options.port), _TIMEOUT_SECONDS).close()
+            return True, f"gRPC port {options.port} answers"
+        with socket.socket(socket.AF_UNIX) as unix:
+            unix.settimeout(_TIMEOUT_SECONDS)
+            unix.connect(options.grpc_socket_path)
+        return True, f"gRPC socket {options.grpc_socket_path} answers"
+    except (OSError, http.client.HTTPException) as error:
+        return False, f"the server does not answer: {error}"
+
+
+def _ask_rest(port: int, model: str) -> tuple[bool, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT_SECONDS)
+    try:
+        connection.request("GET", f"/v1/models/{quote(model, safe='')}")
+        response = connection.getresponse()
+        body = response.read()
+    finally:
+        connection.close()
+    if response.status != http.client.OK:
+        return False, f"model {model}: HTTP status {response.status}"
+    versions = json.loads(body)["model_version_status"]
+    states = ", ".join(f"version {version['version']} {version['state']}" for version in versions)
+    return any(version["state"] == "AVAILABLE" for version in versions), f"model {model}: {states}"
+
+
+def _running_server() -> list[str]:
+    """The flags of the server that runs on this machine (in a container: its only one), if any."""
+    own = os.getpid()
+    for process in sorted(int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()):
+        if process == own:
+            continue
+        try:
+            arguments = Path(f"/proc/{process}/cmdline").read_bytes().decode().split("\0")[:-1]
+        except (OSError, UnicodeDecodeError):
+            continue  # gone, or another user's
+        for place, argument in enumerate(arguments):
+            if os.path.basename(argument) == _PROGRAM and "healthcheck" not in arguments:
+                return arguments[place + 1 :]
+    return []

@@ -1,0 +1,62 @@
+"""Which versions are wanted, and what to do next: pure functions from what is to one action.
+
+The rules are TensorFlow Serving's: `latest` picks versions; the availability-preserving policy
+orders loads and unloads so that a model which is served stays served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from app.lifecycle.states import State
+
+
+@dataclass(frozen=True)
+class VersionView:
+    """What the policy needs to know of a version the manager holds.
+
+    Attributes:
+        version: its number.
+        state: its state; START means that nothing was done yet.
+        aspired: whether it is wanted.
+    """
+
+    version: int
+    state: State
+    aspired: bool
+
+
+@dataclass(frozen=True)
+class Load:
+    """Load this version now."""
+
+    version: int
+
+
+@dataclass(frozen=True)
+class Unload:
+    """Unload this version now."""
+
+    version: int
+
+
+def latest(versions: Iterable[int], count: int = 1) -> set[int]:
+    """The `count` highest versions (the default version policy)."""
+    return set(sorted(versions)[-count:])
+
+
+def next_action(versions: Sequence[VersionView]) -> Load | Unload | None:
+    """The one next step for a model, keeping it available.
+
+    1 served, {1, 2} found, 2 wanted: load 2; then, 2 being available, unload 1.
+    1 served, 2 wanted but failed for good: nothing, 1 keeps serving.
+    1 served, nothing wanted: unload 1.
+    """
+    wanted = [view for view in versions if view.aspired]
+    unwanted_loaded = [view for view in versions if not view.aspired and view.state is State.AVAILABLE]
+    replaced = any(view.state is State.AVAILABLE for view in wanted)
+    if unwanted_loaded and (not wanted or replaced or len(unwanted_loaded) > 1):
+        return Unload(min(view.version for view in unwanted_loaded))
+    startable = [view.version for view in wanted if view.state is State.START]
+    return Load(max(startable)) if startable else None

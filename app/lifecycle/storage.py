@@ -1,0 +1,138 @@
+"""What is on disk: the numbered version directories under a base path."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+# strtoll's grammar, which TensorFlow Serving uses: blanks, a sign and leading zeros are fine.
+_NUMBER = re.compile(r"\s*[+-]?[0-9]+\s*\Z", re.ASCII)
+_INT64 = 1 << 63
+
+
+class BasePathError(Exception):
+    """The base path cannot be read; the text says what was looked at, found, and what to do."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a base path holds.
+
+    Attributes:
+        versions: path of each version, by number.
+        duplicates: one sentence for each directory that another one with its number hides.
+    """
+
+    versions: dict[int, str]
+    duplicates: tuple[str, ...] = ()
+
+
+def list_versions(model: str, base_path: str) -> Listing:
+    """List the version directories of `model`.
+
+    A name is a version if it reads as a decimal int64; others are ignored, as TensorFlow Serving
+    does. Of two names with one number the later in byte order wins.
+
+    Raises:
+        BasePathError: the directory is missing or cannot be read.
+    """
+    try:
+        names = sorted(os.listdir(base_path), key=os.fsencode)
+    except FileNotFoundError:
+        raise BasePathError(
+            f"Could not find base path {base_path} for servable {model} with error NOT_FOUND: "
+            f"{base_path} not found. Create or mount it; it is looked for again at every poll."
+        ) from None
+    except NotADirectoryError:
+        raise BasePathError(
+            f"Base path {base_path} for servable {model} is a file, not a directory. "
+            f"It has to hold one directory per version, such as {base_path}/1."
+        ) from None
+    except OSError as error:
+        raise BasePathError(
+            f"Could not read base path {base_path} for servable {model}: {error.strerror}. "
+            f"Make it readable for user {os.getuid()}, group {os.getgid()}."
+        ) from None
+    versions: dict[int, str] = {}
+    taken: dict[int, str] = {}
+    duplicates = []
+    for name in names:
+        if not _NUMBER.match(name) or not -_INT64 <= (number := int(name)) < _INT64:
+            continue
+        if number in taken:
+            duplicates.append(
+                f"Duplicate version directories detected. Version {number} will be loaded from "
+                f"{name}, {taken[number]} will be ignored."
+            )
+        taken[number] = name
+        versions[number] = os.path.join(base_path, name)
+    return Listing(versions, tuple(duplicates))
+
+
+class Settling:
+    """Tells a version directory that is still being copied from one that is complete.
+
+    A directory whose files are older than `quiet_seconds` is complete at the first look (what was
+    renamed into place, or was always there); a younger one is once two looks that far apart have
+    seen the same files.
+    """
+
+    def __init__(self, quiet_seconds: float = 1.0) -> None:
+        """Remember nothing yet."""
+        self._quiet = quiet_seconds
+        self._complete: dict[str, tuple[int, int]] = {}
+        self._seen: dict[str, tuple[object, float]] = {}
+
+    def is_complete(self, path: str) -> bool:
+        """Whether `path` can be loaded; once True for a directory, it stays so."""
+        try:
+            status = os.stat(path)
+        except OSError:
+            return True  # what cannot be looked at is left to the load, whose error names the cause
+        identity = (status.st_dev, status.st_ino)
+        if self._complete.get(path) == identity:
+            return True
+        fingerprint = tuple(sorted(_files(path)))
+        newest = max((changed for _, _, changed in fingerprint), default=status.st_ctime)
+        now = time.monotonic()
+        # A time stamp in the future (another machine's clock) is not old: it takes the slow way.
+        if time.time() - newest >= self._quiet * 2:
+            return self._done(path, identity)
+        previous, since = self._seen.get(path, (None, now))
+        if previous != fingerprint:
+            since = now
+        self._seen[path] = (fingerprint, since)
+        if previous == fingerprint and now - since >= self._quiet:
+            return self._done(path, identity)
+        return False
+
+    def _done(self, path: str, identity: tuple[int, int]) -> bool:
+        self._seen.pop(path, None)
+        self._complete[path] = identity
+        return True
+
+    def forget_all_but(self, paths: set[str]) -> None:
+        """Drop what is remembered of directories that are gone."""
+        self._complete = {path: kept for path, kept in self._complete.items() if path in paths}
+        self._seen = {path: kept for path, kept in self._seen.items() if path in paths}
+
+
+def _files(path: str) -> Iterator[tuple[str, int, float]]:
+    """(path, size, time of last change) of every file at or below `path`."""
+    try:
+        if not os.path.isdir(path):
+            status = os.stat(path)
+            yield path, status.st_size, status.st_ctime
+            return
+        for directory, _, names in os.walk(path):
+            for name in names:
+                file = os.path.join(directory, name)
+                status = os.lstat(file)
+                if stat.S_ISREG(status.st_mode):
+                    yield file, status.st_size, status.st_ctime
+    except OSError:
+        return  # gone or replaced while it was read: the next look differs

@@ -1,0 +1,101 @@
+"""File system events for base paths, through watchdog.
+
+Events only say "look again": what is there is always read anew, so that a lost or doubled event
+does no harm. Where events cannot be had (network file systems, exhausted inotify limits) polling
+remains.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+
+from watchdog.events import (
+    DirCreatedEvent,
+    DirDeletedEvent,
+    DirMovedEvent,
+    FileCreatedEvent,
+    FileDeletedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
+from watchdog.observers import Observer
+from watchdog.observers.api import ObservedWatch
+
+logger = logging.getLogger(__name__)
+
+# Opening and reading are events too: without a filter every look would cause the next one.
+_EVENTS: list[type[FileSystemEvent]] = [
+    DirCreatedEvent,
+    DirMovedEvent,
+    DirDeletedEvent,
+    FileCreatedEvent,
+    FileMovedEvent,
+    FileDeletedEvent,
+]
+
+
+class _Notify(FileSystemEventHandler):
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self._callback = callback
+
+    def on_any_event(self, event: FileSystemEvent) -> None:  # noqa: ARG002 - every event means the same
+        self._callback()
+
+
+class Watcher:
+    """Calls back when an entry of a watched directory appears, moves or goes.
+
+    Not thread-safe: `start`, `watch` and `stop` belong to one thread. The callback comes from
+    watchdog's thread.
+    """
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        """Call `callback`, without arguments, at each event."""
+        self._handler = _Notify(callback)
+        self._observer = Observer()
+        self._watches: dict[str, tuple[ObservedWatch, tuple[int, int]]] = {}
+        self._failed: set[str] = set()
+
+    def start(self) -> None:
+        """Begin to deliver events."""
+        self._observer.start()
+
+    def watch(self, path: str) -> None:
+        """Watch the directory at `path`, or watch it anew if another one stands there now.
+
+        Cheap to call at every look. A path that is missing is ignored until it exists.
+        """
+        try:
+            status = os.stat(path)
+        except OSError:
+            self._unwatch(path)
+            return
+        identity = (status.st_dev, status.st_ino)
+        if path in self._watches and self._watches[path][1] == identity:
+            return
+        self._unwatch(path)
+        try:
+            watch = self._observer.schedule(self._handler, path, event_filter=_EVENTS)
+        except OSError as error:
+            if path not in self._failed:
+                self._failed.add(path)
+                logger.warning(
+                    "No file system events for %s (%s): new versions are found by polling only.", path, error
+                )
+            return
+        self._failed.discard(path)
+        self._watches[path] = (watch, identity)
+
+    def _unwatch(self, path: str) -> None:
+        watched = self._watches.pop(path, None)
+        if watched is not None:
+            self._observer.unschedule(watched[0])
+
+    def stop(self) -> None:
+        """End the watches and watchdog's threads."""
+        self._observer.stop()
+        if self._observer.is_alive():
+            self._observer.join()

@@ -1,0 +1,239 @@
+"""Every flag of the server, written once: the fields of `Options`.
+
+The parser, `--help` and the table in docs/flags.md are made from these fields. Names, types,
+defaults and order are TensorFlow Serving's; Ferry's own flags stand at the end.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+
+class Support(enum.Enum):
+    """What becomes of a flag that is given."""
+
+    ACTS = "acts"
+    IGNORED = "accepted, no effect"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One flag, as the parser and the documentation see it.
+
+    Attributes:
+        name: without the dashes.
+        type: `int32`, `int64`, `bool`, `string` or `float`.
+        default: the value when the flag is absent.
+        help: one line.
+        support: whether a value other than the default acts, is ignored with a warning, or
+            stops the start.
+        reason: why it does not act; empty when it does.
+        cpu_factor: the default is this many times the number of usable CPUs; 0 if it is fixed.
+    """
+
+    name: str
+    type: str
+    default: Any
+    help: str
+    support: Support
+    reason: str
+    cpu_factor: int
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _flag(
+    kind: str, default: Any, text: str, *, ignored: str = "", refused: str = "", cpu_factor: int = 0
+) -> Any:
+    if cpu_factor:
+        default = cpu_factor * _cpus()
+    support = Support.IGNORED if ignored else Support.REFUSED if refused else Support.ACTS
+    metadata: dict[str, Any] = {"type": kind, "help": text, "support": support, "reason": ignored or refused}
+    metadata["cpu_factor"] = cpu_factor
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+_TUNING = "a tuning switch of the reference's implementation; it has no counterpart here"
+_BATCHING = "requests are not batched in this version"
+
+
+@dataclass(frozen=True)
+class Options:
+    """The value of every flag. Times are in the unit that the flag's name says."""
+
+    port: int = _flag("int32", 8500, "TCP port to listen on for gRPC. 0: no TCP port.")
+    grpc_socket_path: str = _flag("string", "", "Also listen for gRPC on this UNIX socket.")
+    rest_api_port: int = _flag("int32", 0, "Port to listen on for HTTP/REST. 0: no HTTP server.")
+    rest_api_num_threads: int = _flag(
+        "int32", 0, "Threads that decode, run and encode REST requests; at least 1.", cpu_factor=4
+    )
+    rest_api_timeout_in_ms: int = _flag(
+        "int32", 30000, "Timeout of a REST request in milliseconds. 0 or less: none."
+    )
+    rest_api_enable_cors_support: bool = _flag("bool", False, "Add CORS headers to REST responses.")
+    enable_batching: bool = _flag("bool", False, "Batch requests.", ignored=_BATCHING)
+    allow_version_labels_for_unavailable_models: bool = _flag(
+        "bool",
+        False,
+        "Let a new version label point to a version that is not available yet.",
+        ignored="labels come with --model_config_file, which this version does not read",
+    )
+    batching_parameters_file: str = _flag(
+        "string", "", "File with a text BatchingParameters. Needs --enable_batching.", ignored=_BATCHING
+    )
+    enable_per_model_batching_parameters: bool = _flag(
+        "bool", False, "Read batching_params.pbtxt of each version directory.", ignored=_BATCHING
+    )
+    model_config_file: str = _flag(
+        "string",
+        "",
+        "File with a text ModelServerConfig: several models, policies, labels.",
+        refused="this version serves one model: use --model_name and --model_base_path",
+    )
+    model_config_file_poll_wait_seconds: int = _flag(
+        "int32",
+        0,
+        "Seconds between readings of --model_config_file. 0 or less: read once.",
+        ignored="this version does not read --model_config_file",
+    )
+    model_name: str = _flag("string", "default", "Name of the single model.")
+    model_base_path: str = _flag(
+        "string", "", "Directory of the single model; its versions are numbered directories in it."
+    )
+    num_load_threads: int = _flag(
+        "int32", 0, "Threads that load versions.", ignored="versions of one model load one after the other"
+    )
+    num_unload_threads: int = _flag(
+        "int32",
+        0,
+        "Threads that unload versions.",
+        ignored="versions of one model unload one after the other",
+    )
+    max_num_load_retries: int = _flag(
+        "int32", 5, "How often a load that failed is tried again before the version is given up."
+    )
+    load_retry_interval_micros: int = _flag(
+        "int64", 60_000_000, "Pause between attempts to load, in microseconds. Negative: none."
+    )
+    file_system_poll_wait_seconds: int = _flag(
+        "int32",
+        1,
+        "Seconds between looks for new versions, beside file system events. 0: look once. Negative: never.",
+    )
+    flush_filesystem_caches: bool = _flag(
+        "bool",
+        True,
+        "Drop the page cache after the initial loads.",
+        ignored="the kernel does that when needed",
+    )
+    tensorflow_session_parallelism: int = _flag(
+        "int64", 0, "Threads of a TensorFlow session, intra-op and inter-op. 0: TensorFlow decides."
+    )
+    tensorflow_session_config_file: str = _flag(
+        "string",
+        "",
+        "File with a text tensorflow.ConfigProto.",
+        refused="this version does not read it: use the --tensorflow_*_parallelism flags",
+    )
+    tensorflow_intra_op_parallelism: int = _flag("int64", 0, "Threads within one op. 0: TensorFlow decides.")
+    tensorflow_inter_op_parallelism: int = _flag("int64", 0, "Ops at a time. 0: TensorFlow decides.")
+    use_alts_credentials: bool = _flag(
+        "bool",
+        False,
+        "Use ALTS credentials for gRPC.",
+        refused="ALTS exists on Google's network only; serving in the clear instead would be unsafe",
+    )
+    ssl_config_file: str = _flag(
+        "string",
+        "",
+        "File with a text SSLConfig for gRPC.",
+        refused="this version has no TLS; serving in the clear instead would be unsafe",
+    )
+    platform_config_file: str = _flag(
+        "string",
+        "",
+        "File with a text PlatformConfigMap.",
+        refused="the platform is always `tensorflow` here",
+    )
+    per_process_gpu_memory_fraction: float = _flag(
+        "float", 0.0, "Part of the GPU memory to use, 0 to 1. 0: TensorFlow decides."
+    )
+    saved_model_tags: str = _flag("string", "serve", "Tags of the meta graph to load, comma-separated.")
+    grpc_channel_arguments: str = _flag("string", "", "gRPC server arguments: key=value,key=value.")
+    grpc_max_threads: int = _flag("int32", 0, "Threads that handle gRPC requests.", cpu_factor=4)
+    enable_model_warmup: bool = _flag("bool", True, "Run a version once before it becomes available.")
+    num_request_iterations_for_warmup: int = _flag(
+        "int32",
+        0,
+        "Repetitions of each warm-up record.",
+        ignored="warm-up files are not read in this version",
+    )
+    version: bool = _flag("bool", False, "Print the version and exit.")
+    monitoring_config_file: str = _flag(
+        "string", "", "File with a text MonitoringConfig.", ignored="this version has no metrics"
+    )
+    remove_unused_fields_from_bundle_metagraph: bool = _flag(
+        "bool", True, "Drop unused fields of the meta graph.", ignored=_TUNING
+    )
+    prefer_tflite_model: bool = _flag(
+        "bool",
+        False,
+        "Serve model.tflite of a version directory when it is there.",
+        ignored="TensorFlow Lite models are not served in this version; the SavedModel is",
+    )
+    num_tflite_pools: int = _flag(
+        "int32", 0, "TensorFlow Lite interpreter pools.", ignored=_TUNING, cpu_factor=1
+    )
+    num_tflite_interpreters_per_pool: int = _flag(
+        "int32", 1, "TensorFlow Lite interpreters in a pool.", ignored=_TUNING
+    )
+    enable_signature_method_name_check: bool = _flag(
+        "bool", False, "Check the method name of a signature against the method called."
+    )
+    xla_cpu_compilation_enabled: bool = _flag("bool", False, "Enable XLA on the CPU.", ignored=_TUNING)
+    xla_gpu_compilation_enabled: bool = _flag("bool", False, "Enable XLA on the GPU.", ignored=_TUNING)
+    enable_profiler: bool = _flag(
+        "bool", True, "Serve TensorFlow's profiler.", ignored="this version has no profiler service"
+    )
+    thread_pool_factory_config_file: str = _flag(
+        "string",
+        "",
+        "File with a text ThreadPoolFactoryConfig.",
+        refused="the reference has no factory either: it refuses every such file",
+    )
+    mixed_precision: str = _flag(
+        "string", "", "Automatic mixed precision: bfloat16.", ignored="not in this version"
+    )
+    skip_initialize_tpu: bool = _flag(
+        "bool", False, "Do not initialise TPUs.", ignored="there is no TPU build"
+    )
+    enable_grpc_healthcheck_service: bool = _flag(
+        "bool", False, "Serve grpc.health.v1.Health.", ignored="this version has no health service"
+    )
+    enable_serialization_as_tensor_content: bool = _flag(
+        "bool", False, "Put outputs of gRPC Predict into tensor_content."
+    )
+    drain_seconds: float = _flag(
+        "float", 8.0, "Ferry: on SIGTERM, seconds that requests in flight have to finish."
+    )
+
+
+def flags() -> Iterator[Flag]:
+    """All flags in declaration order."""
+    for field in dataclasses.fields(Options):
+        yield Flag(name=field.name, default=field.default, **field.metadata)
+
+
+def without_effect(options: Options) -> Iterator[Flag]:
+    """The flags that were given another value than their default and do not act."""
+    for flag in flags():
+        if flag.support is not Support.ACTS and getattr(options, flag.name) != flag.default:
+            yield flag

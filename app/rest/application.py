@@ -1,0 +1,126 @@
+"""The falcon application: HTTP in, `RestService` in a thread, HTTP out."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import falcon
+import falcon.asgi
+
+from app.errors import Code, ServingError
+from app.options import Options
+from app.rest.service import Reply, RestService, error_reply
+
+_JSON = "application/json"
+_NOT_FOUND_PAGE = (
+    b"<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD><BODY>\n<H1>Not Found</H1>\n</BODY></HTML>\n"
+)
+_CORS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "POST, GET",
+    "Access-Control-Allow-Headers": "Content-Type",
+}
+# TensorFlow Serving's limit of an unzipped body. Reading stops there, whatever the sender claims.
+_LARGEST_UNZIPPED = 100 * 1024 * 1024
+
+
+def make_application(service: RestService, options: Options) -> falcon.asgi.App[Any, Any]:
+    """A falcon application that answers every path.
+
+    TensorFlow Serving matches targets without decoding them, so one sink takes all of them and
+    falcon's router, which decodes, is not used.
+    """
+    application = falcon.asgi.App()
+    application.add_sink(_Sink(service, options), prefix="/")
+    application.add_error_handler(Exception, _unexpected)
+    return application
+
+
+class _Sink:
+    def __init__(self, service: RestService, options: Options) -> None:
+        self._service = service
+        self._cors = options.rest_api_enable_cors_support
+        milliseconds = options.rest_api_timeout_in_ms
+        self._timeout = milliseconds / 1000 if milliseconds > 0 else None
+        # Decoding, running and encoding all happen here: a slow model or a large body never
+        # holds up the event loop.
+        self._threads = ThreadPoolExecutor(options.rest_api_num_threads, thread_name_prefix="ferry-rest")
+
+    async def __call__(
+        self,
+        req: falcon.asgi.Request,
+        resp: falcon.asgi.Response | None,
+        **kwargs: Any,  # noqa: ARG002 - falcon calls sinks so
+    ) -> None:
+        assert resp is not None  # None is for WebSockets, which are not served
+        target = _target(req)
+        if target[:4].lower() != "/v1/":
+            resp.status = falcon.HTTP_404
+            resp.content_type = "text/html"
+            resp.set_header("Connection", "close")
+            resp.data = _NOT_FOUND_PAGE
+            return
+        if self._cors:
+            resp.set_headers(_CORS)
+        if req.method == "OPTIONS":
+            origin = req.get_header("Origin", default="")
+            resp.status = 200 if "http://" in origin or "https://" in origin else 400
+            resp.content_type = "text/html; charset=ISO-8859-1"
+            resp.data = b""
+            return
+        body = await req.stream.read()
+        zipped = "gzip" in req.get_header("Content-Encoding", default="")
+        reply = await self._answer(req.method, target, body, zipped)
+        resp.status = reply.status
+        resp.content_type = _JSON
+        resp.data = reply.body
+
+    async def _answer(self, method: str, target: str, body: bytes, zipped: bool) -> Reply:
+        deadline = None if self._timeout is None else time.monotonic() + self._timeout
+        work = functools.partial(self._work, method, target, body, zipped, deadline)
+        running = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        try:
+            return await asyncio.wait_for(running, self._timeout)
+        except TimeoutError:
+            return error_reply(ServingError(Code.DEADLINE_EXCEEDED, "Timed out waiting for notification"))
+
+    def _work(self, method: str, target: str, body: bytes, zipped: bool, deadline: float | None) -> Reply:
+        return self._service.answer(method, target, unzip(body) if zipped else body, deadline)
+
+
+def _target(req: falcon.asgi.Request) -> str:
+    """Path and query exactly as received."""
+    raw: bytes = req.scope.get("raw_path") or req.scope["path"].encode()
+    query: bytes = req.scope.get("query_string", b"")
+    return (raw + b"?" + query if query else raw).decode("latin-1")
+
+
+def unzip(body: bytes) -> bytes:
+    """The content of a gzip body; empty for anything wrong with it, as TensorFlow Serving does."""
+    decompressor = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    try:
+        content = decompressor.decompress(body, _LARGEST_UNZIPPED)
+    except zlib.error:
+        return b""
+    return content if decompressor.eof else b""
+
+
+async def _unexpected(
+    req: falcon.asgi.Request, resp: falcon.asgi.Response, error: Exception, params: dict[str, Any]
+) -> None:
+    """Errors of HTTP itself, as the JSON error body that clients of this API expect."""
+    del req, params
+    if isinstance(error, falcon.HTTPError):
+        resp.status = error.status
+        message = error.description or error.title or error.status
+        reply = error_reply(ServingError(Code.INVALID_ARGUMENT, str(message)))
+    else:
+        reply = error_reply(ServingError(Code.INTERNAL, f"{type(error).__name__}: {error}"))
+        resp.status = reply.status
+    resp.content_type = _JSON
+    resp.data = reply.body

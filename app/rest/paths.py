@@ -1,0 +1,85 @@
+"""The REST path grammar: method and target to what is asked for.
+
+The target is matched as received: query and fragment are part of it, and nothing is decoded but
+the model name and the label that were found. TensorFlow Serving does the same.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from app.api.models import ModelSpec
+from app.errors import Code, ServingError, invalid_argument
+
+
+class Action(enum.Enum):
+    """What a request asks for."""
+
+    PREDICT = "predict"
+    CLASSIFY = "classify"
+    REGRESS = "regress"
+    STATUS = "status"
+    METADATA = "metadata"
+
+
+@dataclass(frozen=True)
+class Route:
+    """A request's action and model."""
+
+    action: Action
+    spec: ModelSpec
+
+
+class EmptyBadRequestError(Exception):
+    """A 400 without a body: a version number above int64."""
+
+
+_VERSION_OR_LABEL = r"(?:/(?:versions/(?P<version>[0-9]+)|labels/(?P<label>[^/:]+)))?"
+_INFERENCE = re.compile(
+    rf"/v1/models/(?P<name>[^/:]+){_VERSION_OR_LABEL}:(?P<verb>classify|regress|predict)", re.IGNORECASE
+)
+_GET = re.compile(
+    rf"/v1/models(?:/(?P<name>[^/:]+))?{_VERSION_OR_LABEL}(?P<metadata>/metadata)?", re.IGNORECASE
+)
+_INT64_MAX = (1 << 63) - 1
+
+
+def route(method: str, target: str) -> Route:
+    """Find out what `method` on `target` (path, query and fragment as received) asks for.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT for what the grammar does not have.
+        EmptyBadRequestError: the version is no int64.
+    """
+    malformed = invalid_argument(f"Malformed request: {method} {target}")
+    if method == "POST":
+        match = _INFERENCE.fullmatch(target)
+        # The pattern takes any letter case, the words do not.
+        if match is None or match["verb"] not in (action.value for action in Action):
+            raise malformed
+        return Route(Action(match["verb"]), _spec(match))
+    match = _GET.fullmatch(target) if method == "GET" else None
+    if match is None:
+        raise malformed
+    # `/v1/models/versions/1` reads as a model-less request, not as a model called `versions`.
+    if match["name"] is None:
+        raise invalid_argument("Missing model name in request.")
+    return Route(Action.METADATA if match["metadata"] == "/metadata" else Action.STATUS, _spec(match))
+
+
+def _spec(match: re.Match[str]) -> ModelSpec:
+    version = None
+    if match["version"] is not None:
+        version = int(match["version"])
+        if version > _INT64_MAX:
+            raise EmptyBadRequestError
+    label = None if match["label"] is None else unquote(match["label"])
+    return ModelSpec(unquote(match["name"]), version, label)
+
+
+def unimplemented(action: Action) -> ServingError:
+    """The answer to an action that this version does not have."""
+    return ServingError(Code.UNIMPLEMENTED, f"{action.value} is not supported by this version; use predict.")

@@ -1,0 +1,125 @@
+"""REST requests to answers, without HTTP's machinery: bytes in, status and bytes out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from google.protobuf import json_format
+from tensorflow_serving.apis import get_model_metadata_pb2
+
+from app.api.metadata import SIGNATURE_DEF, get_model_metadata
+from app.api.model_status import get_model_status
+from app.api.models import ModelSpec, Registry, resolve
+from app.api.predict import find_signature, predict
+from app.engine.model import Model
+from app.engine.signature import TensorSpec
+from app.errors import Code, ServingError, invalid_argument
+from app.lifecycle.states import StateBoard
+from app.options import Options
+from app.rest import json_decode, json_encode, paths
+from app.rest.paths import Action
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer: the HTTP status and a JSON body, which may be empty."""
+
+    status: int
+    body: bytes
+
+
+class RestService:
+    """Answers what the `/v1/` paths can be asked. Safe for any number of threads."""
+
+    def __init__(self, registry: Registry, board: StateBoard, options: Options) -> None:
+        """Serve the models of `registry` and the states of `board`."""
+        self._registry = registry
+        self._board = board
+        self._check_method_name = options.enable_signature_method_name_check
+
+    def answer(self, method: str, target: str, body: bytes, deadline: float | None = None) -> Reply:
+        """Answer one request; every failure becomes an error body.
+
+        Args:
+            method: GET, POST, …
+            target: path, query and fragment as received.
+            body: decompressed.
+            deadline: on `time.monotonic`; None for no timeout.
+        """
+        try:
+            return Reply(200, self._answer(method, target, body, deadline))
+        except ServingError as error:
+            return error_reply(error)
+        except paths.EmptyBadRequestError:
+            return Reply(400, b"")
+        except Exception as error:
+            logger.exception("%s %s failed unexpectedly", method, target)
+            return error_reply(ServingError(Code.INTERNAL, f"{type(error).__name__}: {error}"))
+
+    def _answer(self, method: str, target: str, body: bytes, deadline: float | None) -> bytes:
+        route = paths.route(method, target)
+        if route.action is Action.STATUS:
+            return self._status(route.spec)
+        if route.action is Action.METADATA:
+            return self._metadata(route.spec)
+        if route.action is Action.PREDICT:
+            return self._predict(route.spec, body, deadline)
+        raise paths.unimplemented(route.action)
+
+    def _predict(self, spec: ModelSpec, body: bytes, deadline: float | None) -> bytes:
+        request = json_decode.read_predict(body)
+        with resolve(self._registry, spec) as handle:
+            wanted = _input_map(handle.servable, request.signature_name)
+            inputs, row = json_decode.to_tensors(request, wanted)
+            outputs = predict(
+                handle.servable,
+                request.signature_name,
+                inputs,
+                check_method_name=self._check_method_name,
+                deadline=deadline,
+            )
+        return json_encode.encode_predict(outputs, row)
+
+    def _status(self, spec: ModelSpec) -> bytes:
+        message = _as_dict(get_model_status(self._board, spec))
+        return orjson.dumps(message)
+
+    def _metadata(self, spec: ModelSpec) -> bytes:
+        response = get_model_metadata(self._registry, spec)
+        signatures = get_model_metadata_pb2.SignatureDefMap()
+        response.metadata[SIGNATURE_DEF].Unpack(signatures)
+        model_spec = {
+            "name": response.model_spec.name,
+            "version": str(response.model_spec.version.value),
+            "signature_name": "",
+        }
+        metadata = {SIGNATURE_DEF: _as_dict(signatures)}
+        return orjson.dumps({"model_spec": model_spec, "metadata": metadata})
+
+
+def error_reply(error: ServingError) -> Reply:
+    """The answer that tells a client of `error`."""
+    return Reply(error.code.http_status, json_encode.encode_error(error.message))
+
+
+def _input_map(model: Model, signature_name: str) -> Mapping[str, TensorSpec]:
+    """The inputs that JSON is converted to."""
+    signature = find_signature(model, signature_name)
+    if signature is None:
+        raise invalid_argument(
+            f'Serving signature name: "{signature_name or "serving_default"}" not found in signature def'
+        )
+    return signature.inputs
+
+
+def _as_dict(message: Any) -> dict[str, Any]:
+    """proto3 JSON with the proto's own field names and every default printed."""
+    return json_format.MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )

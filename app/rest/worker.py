@@ -1,0 +1,154 @@
+"""The worker process: uvicorn's HTTP server under gunicorn, around a `Server`.
+
+gunicorn forks the worker; the worker makes the Server, waits until the models are there, listens,
+and on SIGTERM drains. TensorFlow is imported here only, never in gunicorn's process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any, ClassVar, NoReturn, Protocol
+
+import uvicorn
+from uvicorn_worker import UvicornWorker
+
+from app.errors import ServingError
+from app.rest.ports import prepare_to_listen
+
+logger = logging.getLogger(__name__)
+
+# gunicorn's exit code for "do not start me again".
+_BOOT_ERROR = 3
+_BACKLOG = 2048
+
+
+class Serving(Protocol):
+    """What the worker runs: `app.server.Server`.
+
+    Attributes:
+        rest: the ASGI application; it is asked for once `start` is done.
+    """
+
+    rest: Any
+
+    def start(self) -> None:
+        """Load, then answer gRPC; raises ServingError."""
+
+    def drain(self, deadline: float) -> None:
+        """Let gRPC calls finish until `deadline`."""
+
+    def stop(self) -> None:
+        """Close everything."""
+
+
+class Worker(UvicornWorker):  # type: ignore[misc]
+    """Runs one `Server` from its load to the end of its drain."""
+
+    CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
+        "loop": "uvloop",
+        "http": "httptools",
+        "ws": "none",
+        "lifespan": "off",  # start and stop are the worker's own, see _serve
+        "access_log": False,
+        "server_header": False,
+        "proxy_headers": False,
+        "backlog": _BACKLOG,
+    }
+
+    async def _serve(self) -> None:
+        """Load, serve, drain; each ends early on SIGTERM."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(signal.SIGQUIT, os._exit, 0)
+        server = await self._started_server(stop)
+        if server is None:
+            # A load cannot be interrupted, and nothing was accepted: leave without ceremony.
+            sys.stderr.flush()
+            os._exit(0)
+        http = _HttpServer(self.config, server, stop, self.ppid, self.app.drain_seconds)
+        self.config.app = server.rest
+        await http.startup_and_serve(self.sockets, on_listening=self._announce)
+        await asyncio.to_thread(server.stop)
+
+    def _start(self) -> Serving:
+        server: Serving = self.app.make_server(self.app.options)
+        server.start()
+        return server
+
+    async def _started_server(self, stop: asyncio.Event) -> Serving | None:
+        """A server whose model is loaded; None if a signal came first."""
+        starting = asyncio.create_task(asyncio.to_thread(self._start))
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            return None
+        stopping.cancel()
+        try:
+            return starting.result()
+        except ServingError as error:
+            return self._fail(str(error))
+        except Exception as error:
+            logger.exception("The server could not be started")
+            return self._fail(f"INTERNAL: {type(error).__name__}: {error}")
+
+    def _fail(self, status: str) -> NoReturn:
+        """Say on standard output why the start failed, as TensorFlow Serving does, and end."""
+        print(f"Failed to start server. Error: {status}", flush=True)
+        self.app.worker_state.failure_was_told()
+        # Threads may still be in a load: do not wait for them.
+        os._exit(_BOOT_ERROR)
+
+    def _announce(self) -> None:
+        self.app.worker_state.is_serving()
+        for sock in self.sockets:
+            logger.info("Exporting HTTP/REST API at:localhost:%d ...", sock.getsockname()[1])
+
+
+class _HttpServer(uvicorn.Server):
+    """uvicorn's server with Ferry's drain: REST and gRPC finish side by side."""
+
+    def __init__(
+        self, config: uvicorn.Config, server: Serving, stop: asyncio.Event, parent: int, drain_seconds: float
+    ) -> None:
+        super().__init__(config)
+        self._server = server
+        self._stop = stop
+        self._parent = parent
+        self._drain_seconds = drain_seconds
+
+    async def startup_and_serve(self, sockets: list[Any], on_listening: Any) -> None:
+        self._on_listening = on_listening
+        await self.serve(sockets)
+
+    async def startup(self, sockets: list[Any] | None = None) -> None:
+        for sock in sockets or ():
+            prepare_to_listen(sock)
+        await super().startup(sockets)
+        self._on_listening()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # The worker has its own handlers already; uvicorn's would raise the signal again at the end.
+        yield
+
+    async def on_tick(self, counter: int) -> bool:
+        # An orphan would hold the ports of a server that is gone.
+        if self._stop.is_set() or os.getppid() != self._parent:
+            self.should_exit = True
+        return bool(await super().on_tick(counter))
+
+    async def shutdown(self, sockets: list[Any] | None = None) -> None:
+        deadline = time.monotonic() + self._drain_seconds
+        draining = asyncio.create_task(asyncio.to_thread(self._server.drain, deadline))
+        self.config.timeout_graceful_shutdown = max(1, round(self._drain_seconds))
+        await super().shutdown(sockets)
+        await draining

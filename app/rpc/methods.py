@@ -1,0 +1,133 @@
+"""The gRPC method table: which message each method takes and what answers it.
+
+Knows no transport: a transport looks a method up by path, decodes its request, calls its handler
+and sends what comes back, or the `ServingError` that was raised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    predict_pb2,
+)
+
+from app.api.metadata import check_fields, get_model_metadata
+from app.api.model_status import get_model_status
+from app.api.models import ModelSpec, Registry, resolve
+from app.api.predict import find_signature, predict
+from app.engine.signature import DEFAULT_SIGNATURE
+from app.errors import ServingError, invalid_argument
+from app.lifecycle.states import StateBoard
+from app.options import Options
+from app.rpc.tensor_proto import LazyInputs, from_array
+
+# TensorFlow Serving cuts error texts on gRPC, so that they fit into the headers of an answer.
+_LONGEST_MESSAGE = 1024
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a transport knows of a call beside its message.
+
+    Attributes:
+        deadline: on `time.monotonic`; None if the client set none.
+    """
+
+    deadline: float | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    """A unary method.
+
+    Attributes:
+        request: the message class to decode with.
+        handle: message and call to answer; raises ServingError.
+    """
+
+    request: type[Any]
+    handle: Callable[[Any, Call], Any]
+
+
+def method_table(registry: Registry, board: StateBoard, options: Options) -> Mapping[str, Method]:
+    """Every method that is served, by path such as `/tensorflow.serving.PredictionService/Predict`."""
+    prediction = "/tensorflow.serving.PredictionService/"
+    model = "/tensorflow.serving.ModelService/"
+    return {
+        prediction + "Predict": Method(predict_pb2.PredictRequest, partial(_predict, registry, options)),
+        prediction + "GetModelMetadata": Method(
+            get_model_metadata_pb2.GetModelMetadataRequest, partial(_metadata, registry)
+        ),
+        model + "GetModelStatus": Method(get_model_status_pb2.GetModelStatusRequest, partial(_status, board)),
+    }
+
+
+def wire_message(error: ServingError) -> str:
+    """The text of `error` as a gRPC client gets it: cut where TensorFlow Serving cuts."""
+    if len(error.message.encode()) <= _LONGEST_MESSAGE:
+        return error.message
+    kept = error.message.encode()[:_LONGEST_MESSAGE].decode(errors="ignore")
+    return f"{kept}...TRUNCATED"
+
+
+def _spec(request: Any) -> ModelSpec:
+    """The model spec of a request, which may still lack a name."""
+    if not request.HasField("model_spec"):
+        raise invalid_argument("Missing ModelSpec")
+    proto = request.model_spec
+    choice = proto.WhichOneof("version_choice")
+    return ModelSpec(
+        name=proto.name,
+        version=proto.version.value if choice == "version" else None,
+        label=proto.version_label if choice == "version_label" else None,
+        signature_name=proto.signature_name,
+    )
+
+
+def _require_name(spec: ModelSpec) -> None:
+    if not spec.name:
+        raise invalid_argument("ModelSpec has no name specified.")
+
+
+def _predict(registry: Registry, options: Options, request: Any, call: Call) -> Any:
+    spec = _spec(request)
+    _require_name(spec)
+    with resolve(registry, spec) as handle:
+        outputs = predict(
+            handle.servable,
+            spec.signature_name,
+            LazyInputs(request.inputs),
+            request.output_filter,
+            check_method_name=options.enable_signature_method_name_check,
+            deadline=call.deadline,
+        )
+        signature = find_signature(handle.servable, spec.signature_name)
+        assert signature is not None  # predict() found it
+        response = predict_pb2.PredictResponse()
+        response.model_spec.name = spec.name
+        response.model_spec.version.value = handle.version
+        response.model_spec.signature_name = spec.signature_name or DEFAULT_SIGNATURE
+        as_content = options.enable_serialization_as_tensor_content
+        for alias, value in outputs.items():
+            proto = from_array(value, signature.outputs[alias].dtype, as_content=as_content)
+            response.outputs[alias].CopyFrom(proto)
+    return response
+
+
+def _metadata(registry: Registry, request: Any, call: Call) -> Any:
+    del call  # deadlines play no part here, nor for the status
+    spec = _spec(request)
+    check_fields(request.metadata_field)
+    _require_name(spec)
+    return get_model_metadata(registry, spec)
+
+
+def _status(board: StateBoard, request: Any, call: Call) -> Any:
+    del call
+    return get_model_status(board, _spec(request))

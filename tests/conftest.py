@@ -1,0 +1,58 @@
+"""Fixtures that several directories of tests share."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import models
+from tests.support.process import ServerProcess
+
+StartServer = Callable[..., ServerProcess]
+
+
+@pytest.fixture(scope="session")
+def half_plus_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base path with version 1 of y = x / 2 + 2. Not to be changed by a test."""
+    base_path = tmp_path_factory.mktemp("half_plus_two")
+    models.save_half_plus(base_path / "1", 2.0)
+    return base_path
+
+
+@pytest.fixture(scope="session")
+def busy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base path with a model whose run takes as long as its input says."""
+    base_path = tmp_path_factory.mktemp("busy")
+    models.save_busy(base_path / "1")
+    return base_path
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[StartServer]:
+    """Starts servers (arguments of `ServerProcess` without the log) and ends them after the test."""
+    started: list[ServerProcess] = []
+    numbers = itertools.count()
+
+    def start(base_path: Path | str, **arguments: Any) -> ServerProcess:
+        server = ServerProcess(base_path, tmp_path / f"server-{next(numbers)}.log", **arguments)
+        started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        server.kill()
+
+
+@pytest.fixture(scope="session")
+def shared_server(half_plus_two: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One running server of half_plus_two, for tests that only ask."""
+    log = tmp_path_factory.mktemp("shared") / "server.log"
+    server = ServerProcess(half_plus_two, log, name="half_plus_two")
+    try:
+        yield server.wait_ready()
+    finally:
+        server.kill()

@@ -1,0 +1,84 @@
+"""Every example, run as a user runs it, against the sample models."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.process import REPOSITORY, ServerProcess, free_port
+
+SAMPLES = REPOSITORY / "models-sample"
+EXAMPLES = REPOSITORY / "examples"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def samples() -> None:
+    """The sample models; `make test` has built them already."""
+    subprocess.run([sys.executable, SAMPLES / "build.py"], check=True)
+
+
+@pytest.fixture(scope="module")
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, ServerProcess]]:
+    """A server for each sample model."""
+    logs = tmp_path_factory.mktemp("logs")
+    servers: dict[str, ServerProcess] = {}
+    try:
+        for name in ("half_plus_two", "image_classifier", "text_classifier"):
+            servers[name] = ServerProcess(SAMPLES / name, logs / name, name=name)
+        for server in servers.values():
+            server.wait_ready()
+        yield servers
+    finally:
+        for server in servers.values():
+            server.kill()
+
+
+def run(script: str, port: int) -> subprocess.CompletedProcess[str]:
+    """Run an example against `port` of this machine."""
+    command = [sys.executable, str(EXAMPLES / script), f"--port={port}"]
+    environment = dict(os.environ)
+    if script.endswith(".sh"):
+        command = [str(EXAMPLES / script)]
+        environment["PORT"] = str(port)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.parametrize(
+    ("script", "model", "protocol", "expected"),
+    [
+        ("rest_predict.py", "half_plus_two", "rest", "predictions: [2.5, 3.0, 4.5]"),
+        ("grpc_predict.py", "half_plus_two", "grpc", "y: [2.5, 3.0, 4.5]"),
+        ("curl.sh", "half_plus_two", "rest", "[2.5,3.0,4.5]"),
+        ("rest_image.py", "image_classifier", "rest", "class_"),
+        ("grpc_image.py", "image_classifier", "grpc", "array: best is number"),
+        ("rest_text.py", "text_classifier", "rest", "positive"),
+    ],
+)
+def test_example(
+    serve: dict[str, ServerProcess], script: str, model: str, protocol: str, expected: str
+) -> None:
+    server = serve[model]
+    done = run(script, server.rest_port if protocol == "rest" else server.grpc_port)
+    assert done.returncode == 0, done.stderr
+    assert expected in done.stdout
+
+
+@pytest.mark.parametrize("script", ["rest_predict.py", "grpc_predict.py", "curl.sh"])
+def test_an_example_without_a_server_says_so(script: str) -> None:
+    done = run(script, free_port())
+    assert done.returncode != 0
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_every_example_is_tested_and_in_the_table() -> None:
+    table = (EXAMPLES / "README.md").read_text()
+    tested = Path(__file__).read_text()
+    for script in EXAMPLES.iterdir():
+        if script.suffix in {".py", ".sh"}:
+            assert script.name in table
+            assert script.name in tested

@@ -1,0 +1,174 @@
+"""The life of the process: late listening, drain, crash, orphaned worker."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.conftest import StartServer
+from tests.support.process import ServerProcess, accepts, wait_until
+
+# Long enough for a drain to be under way, short enough to end within it.
+STEPS = 5_000_000
+
+
+def in_flight(server: ServerProcess, answers: list[Any]) -> threading.Thread:
+    """A slow REST request, sent from a thread; returns once the server works on it."""
+
+    def send() -> None:
+        try:
+            answers.append(requests.post(server.url(":predict"), json={"inputs": STEPS}, timeout=60).json())
+        except requests.RequestException as error:
+            answers.append(error)
+
+    before = cpu_seconds(server.worker_pid())
+    thread = threading.Thread(target=send)
+    thread.start()
+    wait_until(lambda: cpu_seconds(server.worker_pid()) > before + 0.2, "the request is being worked on")
+    return thread
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_nothing_listens_before_the_model_is_loaded(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server(tmp_path / "absent")
+    server.wait_log("Could not find base path")
+    assert not accepts(server.rest_port)
+    assert not accepts(server.grpc_port)
+
+
+def test_sigterm_during_the_load_ends_at_once(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server(tmp_path / "absent")
+    server.wait_log("Could not find base path")
+    server.terminate()
+    assert server.wait_exit() == 0
+    assert "Failed to start" not in server.log
+
+
+def test_sigterm_lets_running_requests_finish_and_exits_0(start_server: StartServer, busy: Path) -> None:
+    server = start_server(busy, flags=["--drain_seconds=30"]).wait_ready()
+    answers: list[Any] = []
+    request = in_flight(server, answers)
+    server.terminate()
+    wait_until(
+        lambda: not accepts(server.rest_port) and not accepts(server.grpc_port), "the ports are closed"
+    )
+    assert server.process.poll() is None
+    request.join()
+    assert answers == [{"outputs": STEPS}]
+    assert server.wait_exit() == 0
+
+
+def test_a_drain_is_bounded(start_server: StartServer, busy: Path) -> None:
+    server = start_server(busy, flags=["--drain_seconds=0.2"]).wait_ready()
+    answers: list[Any] = []
+    request = in_flight(server, answers)
+    server.terminate()
+    assert server.wait_exit() == 0
+    request.join()
+    assert len(answers) == 1
+
+
+def test_idle_connections_do_not_hold_up_a_drain(start_server: StartServer, half_plus_two: Path) -> None:
+    server = start_server(half_plus_two, flags=["--drain_seconds=60"]).wait_ready()
+    with requests.Session() as session:
+        assert session.get(server.url(), timeout=30).ok
+        server.prediction.Predict(server.predict_request([1.0]), timeout=30)
+        started = time.monotonic()
+        server.terminate()
+        assert server.wait_exit() == 0
+        assert time.monotonic() - started < 50  # far less than the drain's bound
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_ctrl_c_and_hangup_drain_too(start_server: StartServer, half_plus_two: Path, number: int) -> None:
+    server = start_server(half_plus_two).wait_ready()
+    os.killpg(server.process.pid, number)  # a terminal signals the whole group
+    assert server.wait_exit() == 0
+
+
+def test_a_crashed_worker_is_replaced_and_the_port_tells_the_truth(
+    start_server: StartServer, half_plus_two: Path
+) -> None:
+    server = start_server(half_plus_two).wait_ready()
+    worker = server.worker_pid()
+    os.kill(worker, signal.SIGSEGV)
+    wait_until(lambda: not accepts(server.rest_port), "REST is closed while nobody can answer")
+    server.wait_log("The serving process died; starting it again.")
+    wait_until(lambda: accepts(server.rest_port), "REST is back")
+    assert server.worker_pid() != worker
+    assert server.predict([1.0]).json() == {"predictions": [2.5]}
+    response = server.prediction.Predict(server.predict_request([1.0]), timeout=30, wait_for_ready=True)
+    assert list(response.outputs["y"].float_val) == [2.5]
+    server.terminate()
+    assert server.wait_exit() == 0
+
+
+def test_a_worker_that_dies_before_it_served_ends_the_server(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    server = start_server(tmp_path / "absent")
+    server.wait_log("Could not find base path")
+    os.kill(server.worker_pid(), signal.SIGKILL)
+    assert server.wait_exit() == 255
+    assert server.log.count("Failed to start server. Error: INTERNAL: the serving process died") == 1
+
+
+def test_a_worker_without_its_parent_ends(start_server: StartServer, half_plus_two: Path) -> None:
+    server = start_server(half_plus_two).wait_ready()
+    os.kill(server.process.pid, signal.SIGKILL)
+    wait_until(
+        lambda: not accepts(server.rest_port) and not accepts(server.grpc_port), "the orphan has ended"
+    )
+
+
+def test_a_request_that_takes_longer_than_its_timeout_is_a_504(start_server: StartServer, busy: Path) -> None:
+    server = start_server(busy, flags=["--rest_api_timeout_in_ms=100"]).wait_ready()
+    answer = requests.post(server.url(":predict"), json={"inputs": STEPS}, timeout=60)
+    assert answer.status_code == 504
+    assert answer.json() == {"error": "Timed out waiting for notification"}
+
+
+def test_one_slow_request_does_not_hold_up_the_others(start_server: StartServer, busy: Path) -> None:
+    server = start_server(busy).wait_ready()
+    answers: list[Any] = []
+    request = in_flight(server, answers)
+    assert requests.get(server.url(), timeout=30).ok
+    assert requests.post(server.url(":predict"), json={"inputs": 3}, timeout=30).json() == {"outputs": 3}
+    assert answers == []
+    request.join()
+
+
+def test_without_a_rest_port_grpc_serves_alone(start_server: StartServer, half_plus_two: Path) -> None:
+    server = start_server(half_plus_two, flags=["--rest_api_port=0"])
+    wait_until(lambda: accepts(server.grpc_port), "gRPC answers")
+    response = server.prediction.Predict(server.predict_request([1.0]), timeout=30)
+    assert list(response.outputs["y"].float_val) == [2.5]
+    assert not accepts(server.rest_port)
+    server.terminate()
+    assert server.wait_exit() == 0
+
+
+def test_the_parent_never_imports_tensorflow(shared_server: ServerProcess) -> None:
+    maps = Path(f"/proc/{shared_server.process.pid}/maps").read_text()
+    assert "tensorflow" not in maps
+    assert "tensorflow" in Path(f"/proc/{shared_server.worker_pid()}/maps").read_text()
+
+
+def test_cors_headers_by_flag(start_server: StartServer, half_plus_two: Path) -> None:
+    server = start_server(half_plus_two, flags=["--rest_api_enable_cors_support"]).wait_ready()
+    answer = requests.options(server.url(), headers={"Origin": "https://example.com"}, timeout=30)
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    assert server.predict([1.0]).headers["Access-Control-Allow-Methods"] == "POST, GET"

@@ -1,0 +1,308 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from app.errors import Code, ServingError, invalid_argument
+from app.lifecycle.manager import Handle, Manager
+from app.lifecycle.states import State, StateBoard
+from tests.support.process import wait_until
+
+
+class Servable:
+    """A loaded version that knows whether it was closed."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.closed = False
+
+    def close(self) -> None:
+        assert not self.closed
+        self.closed = True
+
+
+def load(model: str, version: int, path: str) -> Servable:
+    del model, version
+    if path == "bad":
+        raise invalid_argument("broken")
+    return Servable(path)
+
+
+class Running:
+    """A manager with its board, started."""
+
+    def __init__(self, loader: Callable[[str, int, str], Servable] = load, **settings: float) -> None:
+        self.board = StateBoard()
+        self.manager: Manager[Servable] = Manager(loader, self.board, **settings)  # type: ignore[arg-type]
+        self.manager.start()
+
+    def states(self) -> dict[int, State]:
+        return {status.version: status.state for status in self.board.versions("m")}
+
+    def wait(self, states: dict[int, State]) -> None:
+        wait_until(lambda: self.states() == states, f"{states}, are {self.states()}")
+
+
+@pytest.fixture
+def running() -> Iterator[Running]:
+    running = Running()
+    yield running
+    running.manager.stop()
+
+
+def test_a_wanted_version_is_loaded_and_handed_out(running: Running) -> None:
+    running.manager.set_aspired("m", {1: "/1"})
+    running.wait({1: State.AVAILABLE})
+    with running.manager.acquire("m") as handle:
+        assert (handle.model, handle.version, handle.servable.path) == ("m", 1, "/1")
+    with running.manager.acquire("m", 1) as handle:
+        assert handle.version == 1
+
+
+def test_what_is_not_available_is_not_found(running: Running) -> None:
+    running.manager.set_aspired("m", {1: "/1"})
+    running.wait({1: State.AVAILABLE})
+    for name, version, text in (("m", 2, "Specific(m, 2)"), ("nope", None, "Latest(nope)")):
+        with pytest.raises(ServingError) as raised:
+            running.manager.acquire(name, version)
+        assert raised.value.code is Code.NOT_FOUND
+        assert raised.value.message == f"Servable not found for request: {text}"
+
+
+def test_a_new_version_takes_over_and_the_old_one_is_closed(running: Running) -> None:
+    running.manager.set_aspired("m", {1: "/1"})
+    running.wait({1: State.AVAILABLE})
+    old = running.manager.acquire("m").servable
+    running.manager.acquire("m").release()
+    running.manager.set_aspired("m", {2: "/2"})
+    wait_until(lambda: running.states() == {1: State.UNLOADING, 2: State.AVAILABLE}, "2 took over")
+    assert not old.closed, "a handle is still out"
+    with pytest.raises(ServingError):
+        running.manager.acquire("m", 1)
+
+
+def test_an_unload_waits_for_the_last_handle(running: Running) -> None:
+    running.manager.set_aspired("m", {1: "/1"})
+    running.wait({1: State.AVAILABLE})
+    handles = [running.manager.acquire("m") for _ in range(3)]
+    servable = handles[0].servable
+    running.manager.set_aspired("m", {})
+    running.wait({1: State.UNLOADING})
+    for handle in handles:
+        assert not servable.closed
+        handle.release()
+    running.wait({1: State.END})
+    assert servable.closed
+
+
+def test_a_failed_version_leaves_the_old_one_and_is_not_tried_again() -> None:
+    running = Running(max_retries=0)
+    running.manager.set_aspired("m", {1: "/1"})
+    running.wait({1: State.AVAILABLE})
+    running.manager.set_aspired("m", {2: "bad"})
+    running.wait({1: State.AVAILABLE, 2: State.END})
+    (failed, _) = running.board.versions("m")
+    assert str(failed.error) == "INVALID_ARGUMENT: broken"
+    running.manager.set_aspired("m", {2: "bad"})
+    assert running.states() == {1: State.AVAILABLE, 2: State.END}
+    running.manager.stop()
+
+
+def test_a_failed_version_that_went_and_came_back_is_tried_again() -> None:
+    running = Running(max_retries=0)
+    running.manager.set_aspired("m", {1: "bad"})
+    running.wait({1: State.END})
+    running.manager.set_aspired("m", {})
+    wait_until(lambda: not running.manager._models["m"], "the version is forgotten")
+    running.manager.set_aspired("m", {1: "/1"})
+    running.wait({1: State.AVAILABLE})
+    running.manager.stop()
+
+
+def test_a_load_is_retried_as_often_as_told() -> None:
+    attempts: list[int] = []
+
+    def third_time_lucky(model: str, version: int, path: str) -> Servable:
+        attempts.append(version)
+        if len(attempts) < 3:
+            raise invalid_argument("not yet")
+        return load(model, version, path)
+
+    running = Running(third_time_lucky, max_retries=5, retry_seconds=0.01)
+    running.manager.set_aspired("m", {1: "/1"})
+    running.wait({1: State.AVAILABLE})
+    assert attempts == [1, 1, 1]
+    running.manager.stop()
+
+
+def test_the_state_stays_loading_between_attempts_and_a_removal_cancels_them() -> None:
+    running = Running(max_retries=5, retry_seconds=3600)
+    running.manager.set_aspired("m", {1: "bad"})
+    wait_until(lambda: running.manager._models["m"][1].attempts == 1, "the first attempt failed")
+    assert running.states() == {1: State.LOADING}
+    running.manager.set_aspired("m", {})
+    running.wait({1: State.END})
+    (status,) = running.board.versions("m")
+    assert str(status.error) == "CANCELLED: Loading of servable cancelled"
+    running.manager.stop()
+
+
+def test_a_version_removed_while_it_loads_is_unloaded_again() -> None:
+    loading, go_on = threading.Event(), threading.Event()
+
+    def slow(model: str, version: int, path: str) -> Servable:
+        loading.set()
+        assert go_on.wait(30)
+        return load(model, version, path)
+
+    running = Running(slow)
+    running.manager.set_aspired("m", {1: "/1"})
+    assert loading.wait(30)
+    running.manager.set_aspired("m", {})
+    go_on.set()
+    running.wait({1: State.END})
+    running.manager.stop()
+
+
+def test_a_version_that_comes_back_while_unloading_is_loaded_anew(running: Running) -> None:
+    running.manager.set_aspired("m", {1: "/old"})
+    running.wait({1: State.AVAILABLE})
+    handle = running.manager.acquire("m")
+    running.manager.set_aspired("m", {})
+    running.wait({1: State.UNLOADING})
+    running.manager.set_aspired("m", {1: "/new"})
+    assert running.states() == {1: State.UNLOADING}
+    handle.release()
+    running.wait({1: State.AVAILABLE})
+    with running.manager.acquire("m") as handle:
+        assert handle.servable.path == "/new"
+
+
+def test_an_unexpected_error_of_a_load_ends_the_version_not_the_manager() -> None:
+    def surprising(model: str, version: int, path: str) -> Servable:
+        if version == 1:
+            raise ZeroDivisionError("surprise")
+        return load(model, version, path)
+
+    running = Running(surprising, max_retries=0)
+    running.manager.set_aspired("m", {1: "/1"})
+    running.wait({1: State.END})
+    running.manager.set_aspired("m", {2: "/2"})
+    running.wait({1: State.END, 2: State.AVAILABLE})
+    running.manager.stop()
+
+
+def test_stop_closes_what_is_idle(running: Running) -> None:
+    running.manager.set_aspired("m", {1: "/1"})
+    running.wait({1: State.AVAILABLE})
+    with running.manager.acquire("m") as handle:
+        servable = handle.servable
+    running.manager.stop()
+    assert servable.closed
+
+
+LEGAL = {
+    None: {State.START},
+    State.START: {State.LOADING, State.END},
+    State.LOADING: {State.AVAILABLE, State.END},
+    State.AVAILABLE: {State.UNLOADING},
+    State.UNLOADING: {State.END},
+    State.END: {State.START},
+}
+
+
+class RecordingBoard(StateBoard):
+    """Checks every change of state as it is published."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.illegal: list[object] = []
+
+    def publish(self, model, status) -> None:  # type: ignore[no-untyped-def]
+        before = {entry.version: entry.state for entry in self.versions(model)}.get(status.version)
+        if status.state not in LEGAL[before]:
+            self.illegal.append((status.version, before, status.state))
+        super().publish(model, status)
+
+
+class ManagerMachine(RuleBasedStateMachine):
+    """Random aspired sets, failing loads and handles, played step by step without the thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.board = RecordingBoard()
+        self.loaded: list[Servable] = []
+        self.manager: Manager[Servable] = Manager(self._load, self.board, max_retries=1, retry_seconds=0)
+        self.handles: list[Handle[Servable]] = []
+        self.wanted: set[int] = set()
+        self.failing = False
+
+    def _load(self, model: str, version: int, path: str) -> Servable:
+        if self.failing:
+            raise invalid_argument("broken")
+        servable = load(model, version, path)
+        self.loaded.append(servable)
+        return servable
+
+    def _available(self) -> set[int]:
+        return {status.version for status in self.board.versions("m") if status.state is State.AVAILABLE}
+
+    @rule(wanted=st.sets(st.integers(1, 3), max_size=2))
+    def aspire(self, wanted: set[int]) -> None:
+        self.wanted = wanted
+        self.manager.set_aspired("m", {number: f"/{number}" for number in wanted})
+
+    @rule(failing=st.booleans())
+    def break_or_mend(self, failing: bool) -> None:
+        self.failing = failing
+
+    @rule()
+    def act(self) -> None:
+        served = self._available()
+        with self.manager._changed:
+            work = self.manager._next_work()
+        if work is not None:
+            work()
+        if served and self.wanted:
+            assert self._available(), "the last good version went before another was loaded"
+
+    @precondition(lambda self: self._available())
+    @rule()
+    def take(self) -> None:
+        handle = self.manager.acquire("m")
+        assert handle.version == max(self._available())
+        self.handles.append(handle)
+
+    @precondition(lambda self: self.handles)
+    @rule()
+    def give_back(self) -> None:
+        self.handles.pop(0).release()
+
+    @invariant()
+    def every_change_of_state_is_legal(self) -> None:
+        assert self.board.illegal == []
+
+    @invariant()
+    def no_handle_outlives_its_model(self) -> None:
+        assert not any(handle.servable.closed for handle in self.handles)
+
+    def teardown(self) -> None:
+        """Once nothing is wanted or used, everything is closed."""
+        self.aspire(set())
+        while self.handles:
+            self.give_back()
+        for _ in range(20):
+            self.act()
+        assert all(servable.closed for servable in self.loaded)
+        assert self._available() == set()
+
+
+TestManagerMachine = ManagerMachine.TestCase
+TestManagerMachine.settings = settings(
+    max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+)

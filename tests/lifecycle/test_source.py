@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import queue
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from app.lifecycle.source import FileSystemSource
+
+
+class Target:
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.told: queue.SimpleQueue[tuple[str, dict[int, str]]] = queue.SimpleQueue()
+
+    def set_aspired(self, model: str, versions: Mapping[int, str]) -> None:
+        self.told.put((model, dict(versions)))
+
+
+def version(base_path: Path, name: str) -> Path:
+    """A version directory without files, which is complete as soon as it is old enough."""
+    path = base_path / name
+    path.mkdir(parents=True)
+    return path
+
+
+def wait_for(target: Target, expected: tuple[str, dict[int, str]]) -> None:
+    while target.told.get(timeout=30) != expected:
+        pass
+
+
+def test_a_look_tells_the_latest_version(tmp_path: Path) -> None:
+    target = Target()
+    for name in ("1", "2", "10"):
+        version(tmp_path, name)
+    source = FileSystemSource({"m": str(tmp_path)}, target, 1)
+    while source.look():
+        pass
+    wait_for(target, ("m", {10: f"{tmp_path}/10"}))
+
+
+def test_a_new_version_is_told_by_its_event_long_before_the_next_poll(tmp_path: Path) -> None:
+    target = Target()
+    version(tmp_path, "1")
+    source = FileSystemSource({"m": str(tmp_path)}, target, poll_seconds=3600)
+    source.start()
+    wait_for(target, ("m", {1: f"{tmp_path}/1"}))
+    version(tmp_path, "2")
+    wait_for(target, ("m", {2: f"{tmp_path}/2"}))
+    source.stop()
+
+
+def test_an_empty_base_path_wants_nothing_and_says_so_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    target = Target()
+    source = FileSystemSource({"m": str(tmp_path)}, target, 1)
+    source.look()
+    source.look()
+    assert target.told.get() == ("m", {})
+    assert caplog.messages == [
+        f"No versions of servable m found under base path {tmp_path}. Did you forget to name your leaf "
+        "directory as a number (eg. '/1/')?"
+    ]
+
+
+def test_a_missing_base_path_changes_nothing_for_any_model(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    target = Target()
+    version(tmp_path / "good", "1")
+    source = FileSystemSource({"bad": str(tmp_path / "bad"), "good": str(tmp_path / "good")}, target, 1)
+    while source.look():
+        pass
+    wait_for(target, ("good", {1: f"{tmp_path}/good/1"}))
+    assert target.told.empty()
+    assert len([text for text in caplog.messages if "Could not find base path" in text]) == 1
+
+
+def test_what_is_wrong_is_told_again_after_it_was_right(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = FileSystemSource({"m": str(tmp_path)}, Target(), 1)
+    source.look()
+    directory = version(tmp_path, "1")
+    source.look()
+    directory.rmdir()
+    source.look()
+    assert len([text for text in caplog.messages if "No versions of servable m" in text]) == 2
+
+
+def test_polling_zero_looks_once(tmp_path: Path) -> None:
+    target = Target()
+    source = FileSystemSource({"m": str(tmp_path)}, target, poll_seconds=0)
+    source.start()
+    source._thread.join(30)
+    assert not source._thread.is_alive()
+    assert target.told.get() == ("m", {})
+    assert target.told.empty()
+
+
+def test_polling_below_zero_never_looks(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    target = Target()
+    source = FileSystemSource({"m": str(tmp_path)}, target, poll_seconds=-1)
+    source.start()
+    source._thread.join(30)
+    assert target.told.empty()
+    assert "no version will ever be looked for" in caplog.text

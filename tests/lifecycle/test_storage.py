@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from app.lifecycle.storage import BasePathError, Settling, list_versions
+from tests.support.process import wait_until
+
+
+def test_names_that_read_as_int64_are_versions(tmp_path: Path) -> None:
+    for name in ("1", "00000123", "+7", " 8", "tmp", "1a", ".1", "1.0", "9223372036854775808", "1_0", "٣"):
+        (tmp_path / name).mkdir()
+    assert list_versions("m", str(tmp_path)).versions == {
+        1: f"{tmp_path}/1",
+        123: f"{tmp_path}/00000123",
+        7: f"{tmp_path}/+7",
+        8: f"{tmp_path}/ 8",
+    }
+
+
+def test_of_two_names_with_one_number_the_later_in_byte_order_wins(tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    (tmp_path / "01").mkdir()
+    listing = list_versions("m", str(tmp_path))
+    assert listing.versions == {1: f"{tmp_path}/1"}
+    assert listing.duplicates == (
+        "Duplicate version directories detected. Version 1 will be loaded from 1, 01 will be ignored.",
+    )
+
+
+def test_a_missing_base_path_says_where_it_looked(tmp_path: Path) -> None:
+    with pytest.raises(
+        BasePathError, match=f"Could not find base path {tmp_path}/no for servable m with error"
+    ):
+        list_versions("m", f"{tmp_path}/no")
+
+
+def test_a_file_as_base_path_is_told_from_a_missing_one(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(BasePathError, match="is a file, not a directory"):
+        list_versions("m", str(tmp_path / "file"))
+
+
+def test_an_unreadable_base_path_says_for_whom(tmp_path: Path) -> None:
+    # A loop of links stands for what cannot be read: root, who may run tests, can read all else.
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(BasePathError, match=f"Make it readable for user {os.getuid()}"):
+        list_versions("m", str(tmp_path / "loop"))
+
+
+def test_a_directory_whose_files_are_old_is_complete_at_the_first_look(tmp_path: Path) -> None:
+    (tmp_path / "saved_model.pb").write_bytes(b"x")
+    settling = Settling(quiet_seconds=0.0)
+    assert settling.is_complete(str(tmp_path))
+
+
+def test_a_fresh_directory_is_complete_once_it_has_stopped_changing(tmp_path: Path) -> None:
+    settling = Settling(quiet_seconds=0.3)
+    file = tmp_path / "saved_model.pb"
+    file.write_bytes(b"x")
+    assert not settling.is_complete(str(tmp_path))
+    file.write_bytes(b"xx")
+    assert not settling.is_complete(str(tmp_path))
+    wait_until(lambda: settling.is_complete(str(tmp_path)), "the directory has settled")
+    file.write_bytes(b"xxx")
+    assert settling.is_complete(str(tmp_path)), "once complete, a directory stays so"
+
+
+def test_another_directory_under_the_same_name_is_looked_at_anew(tmp_path: Path) -> None:
+    settling = Settling(quiet_seconds=0.2)
+    path = tmp_path / "1"
+    path.mkdir()
+    wait_until(lambda: settling.is_complete(str(path)), "the first directory has settled")
+    path.rename(tmp_path / "old")
+    path.mkdir()
+    (path / "saved_model.pb").write_bytes(b"x")
+    assert not settling.is_complete(str(path))
+
+
+def test_what_cannot_be_looked_at_is_left_to_the_load(tmp_path: Path) -> None:
+    assert Settling().is_complete(str(tmp_path / "gone"))
+
+
+def test_directories_that_are_gone_are_forgotten(tmp_path: Path) -> None:
+    settling = Settling(quiet_seconds=0.0)
+    assert settling.is_complete(str(tmp_path))
+    settling.forget_all_but(set())
+    assert settling._complete == {}

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import gzip
+import threading
+import time
+from typing import Any
+
+import pytest
+from falcon import testing
+
+from app.options import Options
+from app.rest.application import make_application, unzip
+from app.rest.service import Reply
+
+
+class Service:
+    """Answers with what it was asked; stands where a loaded model would."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, bytes]] = []
+        self.hold: threading.Event | None = None
+
+    def answer(self, method: str, target: str, body: bytes, deadline: float | None = None) -> Reply:
+        self.asked.append((method, target, body))
+        if self.hold is not None:
+            self.hold.wait(30)
+        assert deadline is None or deadline > time.monotonic() - 60
+        return Reply(200, b"{}")
+
+
+def client(service: Service, **options: Any) -> testing.TestClient[Any]:
+    return testing.TestClient(make_application(service, Options(**options)))  # type: ignore[arg-type]
+
+
+def test_method_target_and_body_reach_the_service_as_they_came() -> None:
+    service = Service()
+    answer = client(service).simulate_post("/v1/models/a%2Fb:predict", query_string="x=1&y", body=b"body")
+    assert (answer.status_code, answer.content) == (200, b"{}")
+    assert answer.headers["content-type"] == "application/json"
+    assert service.asked == [("POST", "/v1/models/a%2Fb:predict?x=1&y", b"body")]
+
+
+def test_prefix_in_any_letter_case() -> None:
+    service = Service()
+    assert client(service).simulate_get("/V1/MODELS/m").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/v1", "/v2/models/m", "/models/m:predict"])
+def test_other_paths_get_the_page(path: str) -> None:
+    answer = client(Service()).simulate_get(path)
+    assert (answer.status_code, answer.headers["content-type"]) == (404, "text/html")
+    assert answer.headers["connection"] == "close"
+    assert answer.text.startswith("<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>")
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"), [("https://a.example", 200), ("http://a", 200), ("HTTP://a", 400), (None, 400)]
+)
+def test_options_answers_by_origin_without_a_body(origin: str | None, status: int) -> None:
+    headers = {} if origin is None else {"Origin": origin}
+    answer = client(Service()).simulate_options("/v1/anything", headers=headers)
+    assert (answer.status_code, answer.content) == (status, b"")
+    assert "access-control-allow-origin" not in answer.headers
+
+
+def test_cors_headers_are_on_every_v1_answer_when_asked_for() -> None:
+    cors = client(Service(), rest_api_enable_cors_support=True)
+    for answer in (cors.simulate_get("/v1/models/m"), cors.simulate_options("/v1/models/m")):
+        assert answer.headers["access-control-allow-origin"] == "*"
+        assert answer.headers["access-control-allow-methods"] == "POST, GET"
+        assert answer.headers["access-control-allow-headers"] == "Content-Type"
+    assert "access-control-allow-origin" not in cors.simulate_get("/").headers
+
+
+def test_a_gzip_body_is_unzipped() -> None:
+    service = Service()
+    client(service).simulate_post(
+        "/v1/models/m:predict", body=gzip.compress(b"text"), headers={"Content-Encoding": "x, gzip"}
+    )
+    assert service.asked[0][2] == b"text"
+
+
+@pytest.mark.parametrize("body", [b"", b"not gzip", gzip.compress(b"text")[:-6]])
+def test_a_bad_gzip_body_is_an_empty_one(body: bytes) -> None:
+    assert unzip(body) == b""
+
+
+def test_a_gzip_bomb_is_not_unzipped() -> None:
+    assert unzip(gzip.compress(bytes(101 * 1024 * 1024), compresslevel=9)) == b""
+
+
+def test_the_timeout_answers_while_the_work_goes_on() -> None:
+    service = Service()
+    service.hold = threading.Event()
+    try:
+        answer = client(service, rest_api_timeout_in_ms=50).simulate_get("/v1/models/m")
+    finally:
+        service.hold.set()
+    assert answer.status_code == 504
+    assert answer.json == {"error": "Timed out waiting for notification"}
+
+
+def test_a_timeout_of_zero_is_none() -> None:
+    assert client(Service(), rest_api_timeout_in_ms=0).simulate_get("/v1/models/m").status_code == 200

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from app.engine import savedmodel
+from app.engine.model import Model
+from app.engine.session_config import session_config
+from app.lifecycle.manager import Manager
+from app.lifecycle.states import State, StateBoard
+from app.options import Options
+from app.rest.service import RestService
+from tests.support import models
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RestService]:
+    """A service with the models `half` (version 1) and `two` (version 7)."""
+    directory = tmp_path_factory.mktemp("models")
+    models.save_half_plus(directory / "half" / "1")
+    models.save_two_inputs(directory / "two" / "7")
+    board = StateBoard()
+    config = session_config(Options())
+
+    def load(model: str, version: int, path: str) -> Model:
+        del model, version
+        return savedmodel.load(path, ["serve"], config)
+
+    manager: Manager[Model] = Manager(load, board)
+    manager.start()
+    manager.set_aspired("half", {1: str(directory / "half" / "1")})
+    manager.set_aspired("two", {7: str(directory / "two" / "7")})
+    deadline = time.monotonic() + 60
+    for name in ("half", "two"):
+        loaded = lambda name=name: any(s.state is State.AVAILABLE for s in board.versions(name))  # noqa: E731
+        assert board.wait(loaded, deadline)
+    yield RestService(manager, board, Options())
+    manager.stop()
+
+
+def post(service: RestService, path: str, document: Any) -> tuple[int, Any]:
+    body = document if isinstance(document, bytes) else json.dumps(document).encode()
+    reply = service.answer("POST", f"/v1/models/{path}", body)
+    return reply.status, json.loads(reply.body)
+
+
+def test_rows_and_columns(service: RestService) -> None:
+    assert post(service, "half:predict", {"instances": [1.0, 2.0, 5.0]}) == (
+        200,
+        {"predictions": [2.5, 3.0, 4.5]},
+    )
+    assert post(service, "half:predict", {"inputs": [1.0]}) == (200, {"outputs": [2.5]})
+    assert post(service, "half:predict", {"instances": [{"x": 1.0}]}) == (200, {"predictions": [2.5]})
+
+
+def test_several_inputs_and_outputs(service: RestService) -> None:
+    rows = {"instances": [{"a": [1, 2], "b": 3}, {"a": [4, 5], "b": 6}]}
+    assert post(service, "two:predict", rows) == (
+        200,
+        {"predictions": [{"sum": [4.0, 5.0], "twice": 6}, {"sum": [10.0, 11.0], "twice": 12}]},
+    )
+    columns = {"inputs": {"a": [[1, 2]], "b": [3]}}
+    assert post(service, "two:predict", columns) == (200, {"outputs": {"sum": [[4.0, 5.0]], "twice": [6]}})
+
+
+@pytest.mark.parametrize(
+    ("path", "document", "status", "error"),
+    [
+        # A bad body is told before a missing model, a missing model before bad instances.
+        ("nope:predict", b"[", 400, "JSON Parse error: Invalid value. at offset: 1"),
+        ("nope:predict", {}, 404, "Servable not found for request: Latest(nope)"),
+        ("half/versions/3:predict", {}, 404, "Servable not found for request: Specific(half, 3)"),
+        ("half/labels/l:predict", {}, 400, "Unrecognized servable version label: l"),
+        ("half:predict", {"signature_name": 1}, 400, None),
+        (
+            "half:predict",
+            {"signature_name": "s", "inputs": 1},
+            400,
+            'Serving signature name: "s" not found in',
+        ),
+        ("half:predict", {"instances": []}, 400, None),
+        ("half:classify", {}, 501, "classify is not supported by this version; use predict."),
+        ("half:explain", {}, 400, "Malformed request: POST /v1/models/half:explain"),
+        (
+            "half:predict",
+            {"signature_name": "__saved_model_init_op", "inputs": 1},
+            400,
+            "Failed to get input map",
+        ),
+    ],
+)
+def test_errors_in_the_order_of_the_checks(
+    service: RestService, path: str, document: Any, status: int, error: str | None
+) -> None:
+    found, answer = post(service, path, document)
+    assert found == status
+    assert answer["error"].startswith(error or "JSON Value: {")
+
+
+def test_a_passed_deadline_is_a_504(service: RestService) -> None:
+    reply = service.answer("POST", "/v1/models/half:predict", b'{"inputs": [1]}', deadline=time.monotonic())
+    assert reply.status == 504
+
+
+def test_a_version_beyond_int64_has_an_empty_answer(service: RestService) -> None:
+    reply = service.answer("GET", "/v1/models/half/versions/18446744073709551615", b"")
+    assert (reply.status, reply.body) == (400, b"")
+
+
+def test_status(service: RestService) -> None:
+    reply = service.answer("GET", "/v1/models/two/versions/7", b"")
+    status = {"error_code": "OK", "error_message": ""}
+    expected = {"model_version_status": [{"version": "7", "state": "AVAILABLE", "status": status}]}
+    assert json.loads(reply.body) == expected
+    assert service.answer("GET", "/v1/models/two/versions/8", b"").status == 404
+
+
+def test_metadata_prints_every_field(service: RestService) -> None:
+    answer = json.loads(service.answer("GET", "/v1/models/half/metadata", b"").body)
+    signature = answer["metadata"]["signature_def"]["signature_def"]["serving_default"]
+    assert signature["inputs"]["x"]["tensor_shape"] == {
+        "dim": [{"size": "-1", "name": ""}],
+        "unknown_rank": False,
+    }
+    assert signature["defaults"] == {}
+
+
+def test_an_unexpected_failure_is_an_internal_error() -> None:
+    service = RestService(None, StateBoard(), Options())  # type: ignore[arg-type] - to make it fail
+    reply = service.answer("POST", "/v1/models/m:predict", b'{"inputs": 1}')
+    assert reply.status == 500
+    assert json.loads(reply.body)["error"].startswith("AttributeError")

@@ -1,0 +1,97 @@
+"""Small SavedModels that tests serve. Each function writes one version directory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+import warnings
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def tensorflow() -> Any:
+    """TensorFlow, imported with its own deprecation warnings out of the way."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import tensorflow as tf
+    return tf
+
+
+def save(module: Any, path: Path, signatures: Any) -> Path:
+    """Export beside `path` and rename into place, as a careful user publishes a version."""
+    tf = tensorflow()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    building = path.parent / f".{uuid.uuid4().hex}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tf.saved_model.save(module, str(building), signatures=signatures)
+    if path.exists():
+        shutil.rmtree(path)
+    building.rename(path)
+    return path
+
+
+def save_half_plus(path: Path, constant: float = 2.0) -> Path:
+    """y = x / 2 + constant, with a variable; x is float [None]."""
+    tf = tensorflow()
+    module = tf.Module()
+    module.constant = tf.Variable(float(constant))
+    module.function = tf.function(
+        lambda x: {"y": x * 0.5 + module.constant},
+        input_signature=[tf.TensorSpec([None], tf.float32, name="x")],
+    )
+    return save(module, path, module.function)
+
+
+DTYPES = (
+    *("float32", "float64", "float16", "bfloat16", "int8", "int16", "int32", "int64", "uint8", "uint16"),
+    *("uint32", "uint64", "bool", "string", "complex64", "complex128"),
+)
+
+
+def save_identity(path: Path) -> Path:
+    """One signature `id_DTYPE` for every element type: x of any shape comes back as y."""
+    tf = tensorflow()
+    module = tf.Module()
+    signatures = {}
+    for name in DTYPES:
+        function = tf.function(
+            lambda x: {"y": tf.identity(x)},
+            input_signature=[tf.TensorSpec(None, tf.as_dtype(name), name="x")],
+        )
+        setattr(module, f"id_{name}", function)
+        signatures[f"id_{name}"] = function
+    signatures["serving_default"] = signatures["id_float32"]
+    return save(module, path, signatures)
+
+
+def save_two_inputs(path: Path) -> Path:
+    """`serving_default`: a float [None, 2] and b int64 [None] to sum [None, 2] and twice [None]."""
+    tf = tensorflow()
+    module = tf.Module()
+    module.function = tf.function(
+        lambda a, b: {"sum": a + tf.cast(b, tf.float32)[:, None], "twice": b * 2},
+        input_signature=[
+            tf.TensorSpec([None, 2], tf.float32, name="a"),
+            tf.TensorSpec([None], tf.int64, name="b"),
+        ],
+    )
+    return save(module, path, module.function)
+
+
+def save_busy(path: Path) -> Path:
+    """x int64 [] to y int64 []: counts to x, some 100 ns a step or more, so that a run can take long."""
+    tf = tensorflow()
+    module = tf.Module()
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.int64, name="x")])
+    def count(x: Any) -> Any:
+        zero = tf.constant(0, tf.int64)
+        (steps,) = tf.while_loop(lambda i: i < x, lambda i: (i + 1,), (zero,))
+        return {"y": steps}
+
+    module.count = count
+    return save(module, path, count)

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from app.options import flags
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def test_the_page_of_flags_is_up_to_date() -> None:
+    spec = importlib.util.spec_from_file_location("flags_doc", REPOSITORY / "scripts" / "flags_doc.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (REPOSITORY / "docs" / "flags.md").read_text() == module.render(), (
+        "run python scripts/flags_doc.py"
+    )
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md", "docs/differences.md", "CHANGELOG.md"])
+def test_links_lead_somewhere_and_flags_exist(page: str) -> None:
+    text = (REPOSITORY / page).read_text()
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert ((REPOSITORY / page).parent / target).exists(), target
+    known = {flag.name for flag in flags()} | {"name", "version", "help", "read-only", "tmpfs", "user"}
+    for name in re.findall(r"--([a-z][a-z_0-9-]+)", text):
+        assert name in known, name
+
+
+def test_every_room_of_the_house_is_in_the_architecture() -> None:
+    text = (REPOSITORY / "docs" / "architecture.md").read_text()
+    for module in (REPOSITORY / "app").rglob("*.py"):
+        if module.name != "__init__.py":
+            assert module.stem in text, module
