@@ -95,10 +95,10 @@ def _parse_leniently(body: bytes) -> dict[str, object]:
 
 
 def _first_wins(members: list[tuple[str, Any]]) -> dict[str, Any]:
-    members.reverse()
-    last_wins = dict(members)
-    # Put the keys back into their order: error messages show it.
-    return dict(reversed(last_wins.items()))
+    unique: dict[str, Any] = {}
+    for key, value in members:
+        unique.setdefault(key, value)
+    return unique
 
 
 def _finite_integer(text: str) -> int | float:

@@ -78,6 +78,9 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         self.config.app = server.rest
         await http.startup_and_serve(self.sockets, on_listening=self._announce)
         await asyncio.to_thread(server.stop)
+        # A model that outran the drain still holds its thread, which Python would wait for.
+        logging.shutdown()
+        os._exit(0)
 
     def _start(self) -> Serving:
         server: Serving = self.app.make_server(self.app.options)

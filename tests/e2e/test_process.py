@@ -16,7 +16,7 @@ from tests.conftest import StartServer
 from tests.support.process import ServerProcess, accepts, wait_until
 
 # Long enough for a drain to be under way, short enough to end within it.
-STEPS = 5_000_000
+STEPS = 8_000_000
 
 
 def in_flight(server: ServerProcess, answers: list[Any]) -> threading.Thread:
@@ -78,6 +78,18 @@ def test_a_drain_is_bounded(start_server: StartServer, busy: Path) -> None:
     assert server.wait_exit() == 0
     request.join()
     assert len(answers) == 1
+
+
+def test_a_second_signal_ends_at_once(start_server: StartServer, busy: Path) -> None:
+    server = start_server(busy, flags=["--drain_seconds=60"]).wait_ready()
+    answers: list[Any] = []
+    request = in_flight(server, answers)
+    server.terminate()
+    wait_until(lambda: not accepts(server.rest_port), "the drain has begun")
+    server.terminate()
+    assert server.wait_exit() == 0
+    request.join()
+    assert isinstance(answers[0], requests.ConnectionError)
 
 
 def test_idle_connections_do_not_hold_up_a_drain(start_server: StartServer, half_plus_two: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,14 @@ class Load:
             last = answer
             self.answers.append(answer)
 
+    def reached(self, version: int) -> bool:
+        """Whether `version` answers (or something failed, which ends the test)."""
+        return bool(self.errors or (self.answers and self.answers[-1] == version))
+
+    def unloaded(self, server: ServerProcess, version: int) -> bool:
+        """Whether `version` is gone (or something failed)."""
+        return bool(self.errors) or server.states().get(version) == "END"
+
     def stop(self) -> None:
         """Stop sending and wait for the last answers."""
         self._stop.set()
@@ -88,14 +97,8 @@ def test_swaps_under_load_lose_no_request(start_server: StartServer, versions: P
     try:
         for version in range(2, 6):
             (versions / str(version)).rename(base_path / str(version))
-            wait_until(
-                lambda version=version: load.errors or (load.answers and load.answers[-1] == version),
-                f"version {version} answers",
-            )
-            wait_until(
-                lambda version=version: load.errors or server.states().get(version - 1) == "END",
-                f"version {version - 1} is unloaded",
-            )
+            wait_until(partial(load.reached, version), f"version {version} answers")
+            wait_until(partial(load.unloaded, server, version - 1), f"version {version - 1} is unloaded")
     finally:
         load.stop()
     assert load.errors == []

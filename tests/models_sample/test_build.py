@@ -181,7 +181,8 @@ def test_a_second_run_skips(tmp_path: Path, recorded: list[str], capsys: pytest.
     assert second == "tiny/1: exists, skipped"
 
 
-def test_force_builds_anew(tmp_path: Path, recorded: list[str]) -> None:
+@pytest.mark.usefixtures("recorded")
+def test_force_builds_anew(tmp_path: Path) -> None:
     build.main(["--out", str(tmp_path)])
     build.main(["--out", str(tmp_path), "--force"])
     assert (tmp_path / "tiny" / "1" / "saved_model.pb").read_text() == "build 2"
@@ -197,7 +198,8 @@ def test_a_model_appears_only_when_complete(tmp_path: Path, recorded: list[str])
     assert (tmp_path / "tiny" / "1" / "saved_model.pb").exists()
 
 
-def test_leftovers_are_removed(tmp_path: Path, recorded: list[str]) -> None:
+@pytest.mark.usefixtures("recorded")
+def test_leftovers_are_removed(tmp_path: Path) -> None:
     leftover = tmp_path / ".building-tiny"
     leftover.mkdir()
     (leftover / "half").touch()
@@ -205,8 +207,9 @@ def test_leftovers_are_removed(tmp_path: Path, recorded: list[str]) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
 
 
+@pytest.mark.usefixtures("recorded")
 def test_a_failed_build_leaves_nothing_and_keeps_the_old_model(
-    tmp_path: Path, recorded: list[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(path: str) -> None:
         Path(path).mkdir()

@@ -28,7 +28,7 @@ class Service:
         return Reply(200, b"{}")
 
 
-def client(service: Service, **options: Any) -> testing.TestClient[Any]:
+def client(service: Service, **options: Any) -> testing.TestClient:
     return testing.TestClient(make_application(service, Options(**options)))  # type: ignore[arg-type]
 
 

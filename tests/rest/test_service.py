@@ -130,7 +130,8 @@ def test_metadata_prints_every_field(service: RestService) -> None:
 
 
 def test_an_unexpected_failure_is_an_internal_error() -> None:
-    service = RestService(None, StateBoard(), Options())  # type: ignore[arg-type] - to make it fail
+    # No registry: the failure stands for any mistake of ours.
+    service = RestService(None, StateBoard(), Options())  # type: ignore[arg-type]
     reply = service.answer("POST", "/v1/models/m:predict", b'{"inputs": 1}')
     assert reply.status == 500
     assert json.loads(reply.body)["error"].startswith("AttributeError")

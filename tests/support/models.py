@@ -87,7 +87,7 @@ def save_busy(path: Path) -> Path:
     tf = tensorflow()
     module = tf.Module()
 
-    @tf.function(input_signature=[tf.TensorSpec([], tf.int64, name="x")])
+    @tf.function(input_signature=[tf.TensorSpec([], tf.int64, name="x")])  # type: ignore[untyped-decorator]
     def count(x: Any) -> Any:
         zero = tf.constant(0, tf.int64)
         (steps,) = tf.while_loop(lambda i: i < x, lambda i: (i + 1,), (zero,))
