@@ -8,9 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests.support import models
 from tests.support.process import ServerProcess
+
+# Examples are not timed: machines that run the tests are shared.
+settings.register_profile("ferry", deadline=None, print_blob=True)
+settings.load_profile("ferry")
 
 StartServer = Callable[..., ServerProcess]
 

@@ -1,0 +1,57 @@
+"""The image, built once for all of these tests, and the sample model."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import docker
+import pytest
+
+from app import __version__
+from tests.container.containers import MODEL, docker_command, make_readable
+from tests.support.process import REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def client() -> Iterator[docker.DockerClient]:
+    """The Docker Engine."""
+    engine = docker.from_env()
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="session")
+def base_image() -> str:
+    """What the image is built upon: BASE_IMAGE from the environment, or the Dockerfile's default."""
+    lines = (REPOSITORY / "Dockerfile").read_text().splitlines()
+    (default,) = (line for line in lines if line.startswith("ARG BASE_IMAGE="))
+    return os.environ.get("BASE_IMAGE") or default.partition("=")[2]
+
+
+@pytest.fixture(scope="session")
+def image(base_image: str) -> str:
+    """The image to test: FERRY_TEST_IMAGE if set, or else built from this checkout."""
+    if ready := os.environ.get("FERRY_TEST_IMAGE"):
+        return ready
+    arguments = {"BASE_IMAGE": base_image, "VERSION": __version__}
+    flags = [f"--build-arg={name}={value}" for name, value in arguments.items()]
+    # The SDK cannot build with BuildKit.
+    subprocess.run(
+        [docker_command(), "build", "--progress=plain", "--tag=ferry:test", *flags, str(REPOSITORY)],
+        env={**os.environ, "DOCKER_BUILDKIT": "1"},
+        check=True,
+    )
+    return "ferry:test"
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The base path of half_plus_two, as users build it, readable for everyone."""
+    out = tmp_path_factory.mktemp("sample")
+    script = REPOSITORY / "models-sample" / "build.py"
+    subprocess.run([sys.executable, str(script), f"--out={out}", MODEL], check=True)
+    return make_readable(out / MODEL)
