@@ -74,9 +74,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]
             # A load cannot be interrupted, and nothing was accepted: leave without ceremony.
             sys.stderr.flush()
             os._exit(0)
-        http = _HttpServer(self.config, server, stop, self.ppid, self.app.drain_seconds)
         self.config.app = server.rest
-        await http.startup_and_serve(self.sockets, on_listening=self._announce)
+        await _HttpServer(self, server, stop).serve(self.sockets)
         await asyncio.to_thread(server.stop)
         # A model that outran the drain still holds its thread, which Python would wait for.
         logging.shutdown()
@@ -91,9 +90,10 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         """A server whose model is loaded; None if a signal came first."""
         starting = asyncio.create_task(asyncio.to_thread(self._start))
         stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if not starting.done():
-            return None
+        while not starting.done():
+            if stop.is_set() or self.is_orphan():
+                return None
+            await asyncio.wait({starting, stopping}, timeout=1, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         try:
             return starting.result()
@@ -110,7 +110,12 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         # Threads may still be in a load: do not wait for them.
         os._exit(_BOOT_ERROR)
 
-    def _announce(self) -> None:
+    def is_orphan(self) -> bool:
+        """Whether the parent died; a worker without one would hold the ports of a server that is gone."""
+        return os.getppid() != int(self.ppid)
+
+    def announce(self) -> None:
+        """Say, to the parent and to the log, that requests are answered."""
         self.app.worker_state.is_serving()
         for sock in self.sockets:
             logger.info("Exporting HTTP/REST API at:localhost:%d ...", sock.getsockname()[1])
@@ -119,24 +124,17 @@ class Worker(UvicornWorker):  # type: ignore[misc]
 class _HttpServer(uvicorn.Server):
     """uvicorn's server with Ferry's drain: REST and gRPC finish side by side."""
 
-    def __init__(
-        self, config: uvicorn.Config, server: Serving, stop: asyncio.Event, parent: int, drain_seconds: float
-    ) -> None:
-        super().__init__(config)
+    def __init__(self, worker: Worker, server: Serving, stop: asyncio.Event) -> None:
+        super().__init__(worker.config)
+        self._worker = worker
         self._server = server
         self._stop = stop
-        self._parent = parent
-        self._drain_seconds = drain_seconds
-
-    async def startup_and_serve(self, sockets: list[Any], on_listening: Any) -> None:
-        self._on_listening = on_listening
-        await self.serve(sockets)
 
     async def startup(self, sockets: list[Any] | None = None) -> None:
         for sock in sockets or ():
             prepare_to_listen(sock)
         await super().startup(sockets)
-        self._on_listening()
+        self._worker.announce()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -144,14 +142,14 @@ class _HttpServer(uvicorn.Server):
         yield
 
     async def on_tick(self, counter: int) -> bool:
-        # An orphan would hold the ports of a server that is gone.
-        if self._stop.is_set() or os.getppid() != self._parent:
+        if self._stop.is_set() or self._worker.is_orphan():
             self.should_exit = True
         return bool(await super().on_tick(counter))
 
     async def shutdown(self, sockets: list[Any] | None = None) -> None:
-        deadline = time.monotonic() + self._drain_seconds
+        seconds = self._worker.app.drain_seconds
+        deadline = time.monotonic() + seconds
         draining = asyncio.create_task(asyncio.to_thread(self._server.drain, deadline))
-        self.config.timeout_graceful_shutdown = max(1, round(self._drain_seconds))
+        self.config.timeout_graceful_shutdown = max(1, round(seconds))
         await super().shutdown(sockets)
         await draining

@@ -145,6 +145,16 @@ def test_a_worker_without_its_parent_ends(start_server: StartServer, half_plus_t
     )
 
 
+def test_a_worker_without_its_parent_ends_even_while_it_waits_for_a_model(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    server = start_server(tmp_path / "absent")
+    server.wait_log("Could not find base path")
+    worker = Path(f"/proc/{server.worker_pid()}")
+    os.kill(server.process.pid, signal.SIGKILL)
+    wait_until(lambda: not worker.exists(), "the orphan has ended")
+
+
 def test_a_request_that_takes_longer_than_its_timeout_is_a_504(start_server: StartServer, busy: Path) -> None:
     server = start_server(busy, flags=["--rest_api_timeout_in_ms=100"]).wait_ready()
     answer = requests.post(server.url(":predict"), json={"inputs": STEPS}, timeout=60)
