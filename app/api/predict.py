@@ -61,9 +61,14 @@ def predict(
         )
     values = _inputs(signature, inputs)
     _check_filter(signature, output_filter)
+    check_deadline(deadline)
+    return model.run(signature, values, output_filter)
+
+
+def check_deadline(deadline: float | None) -> None:
+    """Refuse to begin a run whose client has given up: DEADLINE_EXCEEDED."""
     if deadline is not None and time.monotonic() >= deadline:
         raise ServingError(Code.DEADLINE_EXCEEDED, "Timed out waiting for notification")
-    return model.run(signature, values, output_filter)
 
 
 def _inputs(signature: Signature, inputs: Mapping[str, Array]) -> dict[str, Array]:

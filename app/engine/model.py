@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -40,6 +40,7 @@ class Model:
         self.signatures = {name: _signature(name, proto) for name, proto in signature_defs.items()}
         # The callable keeps the session alive; making one extends the graph, which is not thread-safe.
         self._callable = lru_cache(maxsize=_CALLABLES_KEPT)(self._make_callable)
+        self._plan = lru_cache(maxsize=_CALLABLES_KEPT)(self._make_plan)
 
     def run(
         self, signature: Signature, inputs: Mapping[str, Array], outputs: Sequence[str] = ()
@@ -59,31 +60,53 @@ class Model:
                 TensorFlow answers.
         """
         aliases = tuple(outputs) or tuple(signature.outputs)
-        feeds, fetches, call = self._callable(signature.name, aliases)
-        values = [inputs[spec.alias] for spec in feeds]
-        for index, (spec, value) in enumerate(zip(feeds, values, strict=True)):
+        specs, tensors = self._plan(signature.name, aliases)
+        by_tensor = self.run_tensors(specs, {spec.tensor: inputs[spec.alias] for spec in specs}, tensors)
+        return {alias: by_tensor[signature.outputs[alias].tensor] for alias in aliases}
+
+    def run_tensors(
+        self, feeds: tuple[TensorSpec, ...], values: Mapping[str, Array], fetches: tuple[str, ...]
+    ) -> dict[str, Array]:
+        """Run the graph itself, for what spans several signatures.
+
+        Args:
+            feeds: the inputs, no tensor twice, sorted by tensor name.
+            values: a value for each, by tensor name.
+            fetches: the names of the tensors to compute, none twice.
+
+        Returns:
+            The tensors by name.
+
+        Raises:
+            ServingError: as `run`.
+        """
+        for index, spec in enumerate(feeds):
+            value = values[spec.tensor]
             if value.dtype != spec.dtype.numpy:
                 found = dtypes.of_array(value)
                 if found != spec.dtype:
                     raise invalid_argument(
                         f"Expects arg[{index}] to be {spec.dtype.name} but {found.name} is provided"
                     )
+        call = self._callable(tuple(spec.tensor for spec in feeds), fetches)
         with tensorflow_errors():
-            results = call(*values)
-        by_tensor = dict(zip(fetches, results, strict=True))
-        return {alias: by_tensor[signature.outputs[alias].tensor] for alias in aliases}
+            results = call(*[values[spec.tensor] for spec in feeds])
+        return dict(zip(fetches, results, strict=True))
 
-    def _make_callable(self, name: str, aliases: tuple[str, ...]) -> tuple[list[TensorSpec], list[str], Any]:
+    def _make_plan(
+        self, name: str, aliases: tuple[str, ...]
+    ) -> tuple[tuple[TensorSpec, ...], tuple[str, ...]]:
+        """What to feed and fetch for some outputs of a signature."""
         signature = self.signatures[name]
-        # Sorted by tensor name, as TensorFlow numbers the arguments in its own error texts.
-        by_tensor = {spec.tensor: spec for spec in signature.inputs.values()}
-        feeds = [by_tensor[tensor] for tensor in sorted(by_tensor)]
-        fetches = list(dict.fromkeys(signature.outputs[alias].tensor for alias in aliases))
-        options = config_pb2.CallableOptions(feed=[spec.tensor for spec in feeds], fetch=fetches)
+        fetches = dict.fromkeys(signature.outputs[alias].tensor for alias in aliases)
+        return sorted_feeds(signature.inputs.values()), tuple(fetches)
+
+    def _make_callable(self, feeds: tuple[str, ...], fetches: tuple[str, ...]) -> Any:
+        options = config_pb2.CallableOptions(feed=feeds, fetch=fetches)
         # -1 runs the graph in the caller's thread: no hand-over, a few microseconds for a small graph.
         options.run_options.inter_op_thread_pool = -1
         with self._session_lock, tensorflow_errors():
-            return feeds, fetches, self._session._make_callable_from_options(options)
+            return self._session._make_callable_from_options(options)
 
     def warm_up(self) -> None:
         """Run every signature once on an example made from its declaration, where that works.
@@ -108,6 +131,12 @@ class Model:
         """Give the session's memory back. Nothing runs any more, or will."""
         self._callable.cache_clear()
         self._session.close()
+
+
+def sorted_feeds(specs: Iterable[TensorSpec]) -> tuple[TensorSpec, ...]:
+    """`specs`, one for each tensor, in the order in which TensorFlow numbers arguments in error texts."""
+    by_tensor = {spec.tensor: spec for spec in specs}
+    return tuple(by_tensor[tensor] for tensor in sorted(by_tensor))
 
 
 def _signature(name: str, proto: Any) -> Signature:

@@ -10,6 +10,7 @@ import binascii
 import math
 from collections.abc import Iterable, Mapping
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import orjson
@@ -59,9 +60,34 @@ def encode_predict(outputs: Mapping[str, Array], row: bool) -> bytes:
     return b'{"%s":%s}' % (b"predictions" if row else b"outputs", value)
 
 
+def encode_classify(result: Any) -> bytes:
+    """The body of a classify response.
+
+    Args:
+        result: a ClassificationResult.
+
+    Returns:
+        `{"results": [[[label, score], ...], ...]}`; a label that is missing is empty, a score 0.0.
+    """
+    rows = (
+        _list(b"[%s,%s]" % (quoted(to_bytes(entry.label)), _number(entry.score)) for entry in row.classes)
+        for row in result.classifications
+    )
+    return b'{"results":%s}' % _list(rows)
+
+
+def encode_regress(result: Any) -> bytes:
+    """The body of a regress response, `{"results": [value, ...]}`, of a RegressionResult."""
+    return b'{"results":%s}' % _list(_number(entry.value) for entry in result.regressions)
+
+
 def encode_error(message: str) -> bytes:
     """The body of every REST error, in TensorFlow Serving's layout; the message is not shortened."""
     return b'{\n    "error": %s\n}' % quoted(to_bytes(message))
+
+
+def _number(value: float) -> bytes:
+    return _numbers(np.array(value, np.float32))
 
 
 def _check_batch(outputs: Mapping[str, Array]) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from app.api.models import ModelSpec
-from app.errors import Code, ServingError, invalid_argument
+from app.errors import invalid_argument
 
 
 class Action(enum.Enum):
@@ -78,8 +78,3 @@ def _spec(match: re.Match[str]) -> ModelSpec:
             raise EmptyBadRequestError
     label = None if match["label"] is None else unquote(match["label"])
     return ModelSpec(unquote(match["name"]), version, label)
-
-
-def unimplemented(action: Action) -> ServingError:
-    """The answer to an action that this version does not have."""
-    return ServingError(Code.UNIMPLEMENTED, f"{action.value} is not supported by this version; use predict.")

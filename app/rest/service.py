@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2
 
+from app.api.inference import classify, regress
 from app.api.metadata import SIGNATURE_DEF, get_model_metadata
 from app.api.model_status import get_model_status
 from app.api.models import ModelSpec, Registry, resolve
@@ -20,7 +21,7 @@ from app.engine.signature import TensorSpec
 from app.errors import Code, ServingError, invalid_argument
 from app.lifecycle.states import StateBoard
 from app.options import Options
-from app.rest import json_decode, json_encode, paths
+from app.rest import json_decode, json_encode, json_examples, paths
 from app.rest.paths import Action
 
 logger = logging.getLogger(__name__)
@@ -70,7 +71,11 @@ class RestService:
             return self._metadata(route.spec)
         if route.action is Action.PREDICT:
             return self._predict(route.spec, body, deadline)
-        raise paths.unimplemented(route.action)
+        if route.action is Action.CLASSIFY:
+            result = self._infer(classify, route.spec, body, deadline).result
+            return json_encode.encode_classify(result)
+        result = self._infer(regress, route.spec, body, deadline).result
+        return json_encode.encode_regress(result)
 
     def _predict(self, spec: ModelSpec, body: bytes, deadline: float | None) -> bytes:
         request = json_decode.read_predict(body)
@@ -85,6 +90,18 @@ class RestService:
                 deadline=deadline,
             )
         return json_encode.encode_predict(outputs, row)
+
+    def _infer(self, method: Callable[..., Any], spec: ModelSpec, body: bytes, deadline: float | None) -> Any:
+        request = json_examples.read_examples(body)
+        spec = replace(spec, signature_name=request.signature_name)
+        with resolve(self._registry, spec) as handle:
+            return method(
+                handle,
+                spec,
+                request.input,
+                check_method_name=self._check_method_name,
+                deadline=deadline,
+            )
 
     def _status(self, spec: ModelSpec) -> bytes:
         message = _as_dict(get_model_status(self._board, spec))

@@ -12,11 +12,15 @@ from functools import partial
 from typing import Any
 
 from tensorflow_serving.apis import (
+    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
+    inference_pb2,
     predict_pb2,
+    regression_pb2,
 )
 
+from app.api.inference import classify, multi_inference, regress
 from app.api.metadata import check_fields, get_model_metadata
 from app.api.model_status import get_model_status
 from app.api.models import ModelSpec, Registry, resolve
@@ -61,6 +65,15 @@ def method_table(registry: Registry, board: StateBoard, options: Options) -> Map
     model = "/tensorflow.serving.ModelService/"
     return {
         prediction + "Predict": Method(predict_pb2.PredictRequest, partial(_predict, registry, options)),
+        prediction + "Classify": Method(
+            classification_pb2.ClassificationRequest, partial(_infer, registry, options, classify)
+        ),
+        prediction + "Regress": Method(
+            regression_pb2.RegressionRequest, partial(_infer, registry, options, regress)
+        ),
+        prediction + "MultiInference": Method(
+            inference_pb2.MultiInferenceRequest, partial(_multi_inference, registry, options)
+        ),
         prediction + "GetModelMetadata": Method(
             get_model_metadata_pb2.GetModelMetadataRequest, partial(_metadata, registry)
         ),
@@ -80,7 +93,10 @@ def _spec(request: Any) -> ModelSpec:
     """The model spec of a request, which may still lack a name."""
     if not request.HasField("model_spec"):
         raise invalid_argument("Missing ModelSpec")
-    proto = request.model_spec
+    return _model_spec(request.model_spec)
+
+
+def _model_spec(proto: Any) -> ModelSpec:
     choice = proto.WhichOneof("version_choice")
     return ModelSpec(
         name=proto.name,
@@ -118,6 +134,34 @@ def _predict(registry: Registry, options: Options, request: Any, call: Call) -> 
             proto = from_array(value, signature.outputs[alias].dtype, as_content=as_content)
             response.outputs[alias].CopyFrom(proto)
     return response
+
+
+def _infer(registry: Registry, options: Options, method: Callable[..., Any], request: Any, call: Call) -> Any:
+    """Classify or Regress, which differ in `method` only."""
+    spec = _spec(request)
+    _require_name(spec)
+    with resolve(registry, spec) as handle:
+        return method(
+            handle,
+            spec,
+            request.input,
+            check_method_name=options.enable_signature_method_name_check,
+            deadline=call.deadline,
+        )
+
+
+def _multi_inference(registry: Registry, options: Options, request: Any, call: Call) -> Any:
+    # The first task names the model; without tasks there is no name.
+    spec = _model_spec(request.tasks[0].model_spec) if request.tasks else ModelSpec("")
+    _require_name(spec)
+    with resolve(registry, spec) as handle:
+        return multi_inference(
+            handle,
+            request.tasks,
+            request.input,
+            check_method_name=options.enable_signature_method_name_check,
+            deadline=call.deadline,
+        )
 
 
 def _metadata(registry: Registry, request: Any, call: Call) -> Any:
