@@ -54,7 +54,7 @@ def check(options: Options) -> tuple[bool, str]:
             unix.settimeout(_TIMEOUT_SECONDS)
             unix.connect(options.grpc_socket_path)
         return True, f"gRPC socket {options.grpc_socket_path} answers"
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, OverflowError, http.client.HTTPException) as error:
         return False, f"the server does not answer: {error}"
 
 
@@ -68,16 +68,19 @@ def _ask_rest(port: int, model: str) -> tuple[bool, str]:
         connection.close()
     if response.status != http.client.OK:
         return False, f"model {model}: HTTP status {response.status}"
-    versions = json.loads(body)["model_version_status"]
-    states = ", ".join(f"version {version['version']} {version['state']}" for version in versions)
-    return any(version["state"] == "AVAILABLE" for version in versions), f"model {model}: {states}"
+    try:
+        states = [(entry["version"], entry["state"]) for entry in json.loads(body)["model_version_status"]]
+    except (ValueError, KeyError, TypeError):
+        return False, f"port {port} answers, but not as a model server"
+    text = ", ".join(f"version {version} {state}" for version, state in states)
+    return any(state == "AVAILABLE" for _, state in states), f"model {model}: {text}"
 
 
 def _running_server() -> list[str]:
     """The flags of the server that runs on this machine (in a container: its only one), if any."""
     own = os.getpid()
     for process in sorted(int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()):
-        if process == own:
+        if process == own or _in_another_container(process):
             continue
         try:
             arguments = Path(f"/proc/{process}/cmdline").read_bytes().decode().split("\0")[:-1]
@@ -87,3 +90,11 @@ def _running_server() -> list[str]:
             if os.path.basename(argument) == _PROGRAM and "healthcheck" not in arguments:
                 return arguments[place + 1 :]
     return []
+
+
+def _in_another_container(process: int) -> bool:
+    """Whether a process that a host sees runs in a container, where its ports are not this machine's."""
+    try:
+        return os.stat(f"/proc/{process}/ns/pid").st_ino != os.stat("/proc/self/ns/pid").st_ino
+    except OSError:  # another user's, or gone
+        return False

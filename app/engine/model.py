@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.framework import tensor_util
 
@@ -70,7 +71,7 @@ class Model:
                     )
         with tensorflow_errors():
             results = call(*values)
-        by_tensor = dict(zip(fetches, results, strict=True))
+        by_tensor = {name: _array(value) for name, value in zip(fetches, results, strict=True)}
         return {alias: by_tensor[signature.outputs[alias].tensor] for alias in aliases}
 
     def _make_callable(self, name: str, aliases: tuple[str, ...]) -> tuple[list[TensorSpec], list[str], Any]:
@@ -108,6 +109,13 @@ class Model:
         """Give the session's memory back. Nothing runs any more, or will."""
         self._callable.cache_clear()
         self._session.close()
+
+
+def _array(value: Any) -> Array:
+    """What TensorFlow returned as an array: of a tensor without dimensions it returns the bare element."""
+    if isinstance(value, np.ndarray):
+        return value
+    return np.array(value, object if isinstance(value, bytes) else None)
 
 
 def _signature(name: str, proto: Any) -> Signature:
