@@ -31,6 +31,11 @@ def main(arguments: Sequence[str]) -> int:
     Returns:
         0 if it answers and a version is available, else 1; one line says what was found.
     """
+    given = parse(arguments)
+    wrong = [f"--{name}={value}" for value, name in given.bad_values] + given.unknown
+    if wrong:
+        print(f"healthcheck does not understand {wrong[0]}: it takes the server's flags.", file=sys.stderr)
+        return 1
     line = parse([*_running_server(), *arguments])
     healthy, text = check(line.options)
     print(text, file=sys.stdout if healthy else sys.stderr)

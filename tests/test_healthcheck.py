@@ -159,3 +159,9 @@ def test_arguments_come_before_those_of_the_running_server(rest: Rest) -> None:
     rest.states("AVAILABLE")
     assert healthcheck.main(["--model_name=other"]) == 0
     assert rest.paths == ["/v1/models/other"]
+
+
+@pytest.mark.parametrize("argument", ["--rest_api_port=abc", "--nope", "word"])
+def test_arguments_it_does_not_understand_are_told(argument: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert healthcheck.main([argument]) == 1
+    assert f"does not understand {argument}" in capsys.readouterr().err
