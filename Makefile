@@ -35,9 +35,10 @@ lint: $(READY) ## check style and types
 
 image: ## build the container image (IMAGE=ferry:latest)
 	DOCKER_BUILDKIT=1 $(DOCKER) build --tag $(IMAGE) --build-arg BASE_IMAGE=$(BASE_IMAGE) \
-		--build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) .
+		--build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
+		--build-arg CREATED=$$(TZ=UTC git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd) .
 
-compose-single: samples ## start compose/single.yml: one model in a container
+compose-single: samples image ## start compose/single.yml: one model in a container
 	$(COMPOSE) -f compose/single.yml up -d
 
 compose-single-down: ## stop it

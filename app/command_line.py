@@ -17,6 +17,8 @@ from app.options import Flag, Options, Support, flags, without_effect
 _INT = re.compile(r"\s*[+-]?[0-9]+\Z")
 _FLOAT = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\Z")
 _INT_BITS = {"int32": 31, "int64": 63}
+_LONGEST_DRAIN_SECONDS = 86400
+_MOST_THREADS = (1 << 31) - 1  # what a ConfigProto has room for
 _BOOLS = {"true": True, "false": False, "1": True, "0": False}
 
 
@@ -159,6 +161,16 @@ def _check_ranges(options: Options) -> None:
     for name in ("port", "rest_api_port"):
         if not 0 <= getattr(options, name) <= 65535:
             raise invalid_argument(f"--{name} must be between 0 and 65535; was {getattr(options, name)}.")
+    for name in ("session", "intra_op", "inter_op"):
+        threads = getattr(options, f"tensorflow_{name}_parallelism")
+        if threads > _MOST_THREADS:
+            raise invalid_argument(
+                f"--tensorflow_{name}_parallelism must be at most {_MOST_THREADS}; was {threads}."
+            )
+    if not 0 <= options.drain_seconds <= _LONGEST_DRAIN_SECONDS:
+        raise invalid_argument(
+            f"--drain_seconds must be between 0 and {_LONGEST_DRAIN_SECONDS}; was {options.drain_seconds:g}."
+        )
     for item in filter(None, options.grpc_channel_arguments.split(",")):
         if "=" not in item:
             raise invalid_argument(f"--grpc_channel_arguments: `{item}` is not of the form key=value.")

@@ -31,6 +31,11 @@ def main(arguments: Sequence[str]) -> int:
     Returns:
         0 if it answers and a version is available, else 1; one line says what was found.
     """
+    given = parse(arguments)
+    wrong = [f"--{name}={value}" for value, name in given.bad_values] + given.unknown
+    if wrong:
+        print(f"healthcheck does not understand {wrong[0]}: it takes the server's flags.", file=sys.stderr)
+        return 1
     line = parse([*_running_server(), *arguments])
     healthy, text = check(line.options)
     print(text, file=sys.stdout if healthy else sys.stderr)
@@ -54,7 +59,7 @@ def check(options: Options) -> tuple[bool, str]:
             unix.settimeout(_TIMEOUT_SECONDS)
             unix.connect(options.grpc_socket_path)
         return True, f"gRPC socket {options.grpc_socket_path} answers"
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, OverflowError, http.client.HTTPException) as error:
         return False, f"the server does not answer: {error}"
 
 
@@ -68,16 +73,19 @@ def _ask_rest(port: int, model: str) -> tuple[bool, str]:
         connection.close()
     if response.status != http.client.OK:
         return False, f"model {model}: HTTP status {response.status}"
-    versions = json.loads(body)["model_version_status"]
-    states = ", ".join(f"version {version['version']} {version['state']}" for version in versions)
-    return any(version["state"] == "AVAILABLE" for version in versions), f"model {model}: {states}"
+    try:
+        states = [(entry["version"], entry["state"]) for entry in json.loads(body)["model_version_status"]]
+    except (ValueError, KeyError, TypeError):
+        return False, f"port {port} answers, but not as a model server"
+    text = ", ".join(f"version {version} {state}" for version, state in states)
+    return any(state == "AVAILABLE" for _, state in states), f"model {model}: {text}"
 
 
 def _running_server() -> list[str]:
     """The flags of the server that runs on this machine (in a container: its only one), if any."""
     own = os.getpid()
     for process in sorted(int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()):
-        if process == own:
+        if process == own or _in_another_container(process):
             continue
         try:
             arguments = Path(f"/proc/{process}/cmdline").read_bytes().decode().split("\0")[:-1]
@@ -87,3 +95,11 @@ def _running_server() -> list[str]:
             if os.path.basename(argument) == _PROGRAM and "healthcheck" not in arguments:
                 return arguments[place + 1 :]
     return []
+
+
+def _in_another_container(process: int) -> bool:
+    """Whether a process that a host sees runs in a container, where its ports are not this machine's."""
+    try:
+        return os.stat(f"/proc/{process}/ns/pid").st_ino != os.stat("/proc/self/ns/pid").st_ino
+    except OSError:  # another user's, or gone
+        return False

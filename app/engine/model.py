@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.framework import tensor_util
 
@@ -91,7 +92,7 @@ class Model:
         call = self._callable(tuple(spec.tensor for spec in feeds), fetches)
         with tensorflow_errors():
             results = call(*[values[spec.tensor] for spec in feeds])
-        return dict(zip(fetches, results, strict=True))
+        return {name: _array(value) for name, value in zip(fetches, results, strict=True)}
 
     def _make_plan(
         self, name: str, aliases: tuple[str, ...]
@@ -137,6 +138,13 @@ def sorted_feeds(specs: Iterable[TensorSpec]) -> tuple[TensorSpec, ...]:
     """`specs`, one for each tensor, in the order in which TensorFlow numbers arguments in error texts."""
     by_tensor = {spec.tensor: spec for spec in specs}
     return tuple(by_tensor[tensor] for tensor in sorted(by_tensor))
+
+
+def _array(value: Any) -> Array:
+    """What TensorFlow returned as an array: of a tensor without dimensions it returns the bare element."""
+    if isinstance(value, np.ndarray):
+        return value
+    return np.array(value, object if isinstance(value, bytes) else None)
 
 
 def _signature(name: str, proto: Any) -> Signature:

@@ -78,14 +78,17 @@ def _parse(path: str) -> Any:
                 f"{file}: {error.strerror}. Make it readable for user {os.getuid()}, group {os.getgid()}.",
             ) from None
         try:
-            return read(content)
-        except (DecodeError, text_format.ParseError) as error:
+            saved_model = read(content)
+            if not saved_model.meta_graphs:  # also what many kinds of damage, and an empty file, parse as
+                raise DecodeError("it holds no meta graph")
+        except (DecodeError, text_format.ParseError, UnicodeDecodeError) as error:
             raise ServingError(
                 Code.DATA_LOSS,
                 f"Can't parse {file} ({len(content)} bytes): {error}. The file is damaged or incomplete; "
                 f"export or copy the model again.",
             ) from None
-    if not os.access(path, os.R_OK | os.X_OK):
+        return saved_model
+    if os.path.exists(path) and not os.access(path, os.R_OK | os.X_OK):
         raise ServingError(
             Code.PERMISSION_DENIED,
             f"{path}: Permission denied. Make it readable for user {os.getuid()}, group {os.getgid()}.",
@@ -97,10 +100,7 @@ def _parse(path: str) -> Any:
 
 
 def _binary(content: bytes) -> Any:
-    saved_model = saved_model_pb2.SavedModel.FromString(content)
-    if not saved_model.meta_graphs:  # also what many kinds of damage, and an empty file, parse as
-        raise DecodeError("it holds no meta graph")
-    return saved_model
+    return saved_model_pb2.SavedModel.FromString(content)
 
 
 def _text(content: bytes) -> Any:

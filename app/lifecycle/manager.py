@@ -130,10 +130,10 @@ class Manager(Generic[S]):
                 if version is None:
                     held[number] = _Version(model, number, path)
                     self._publish(held[number], State.START)
-                elif version.state is State.UNLOADING:
-                    version.came_back = path  # loaded anew once it is gone
                 else:
                     version.aspired = True
+                    if version.state is State.UNLOADING:
+                        version.came_back = path  # loaded anew once it is gone
             for number, version in held.items():
                 if number not in versions:
                     version.aspired = False
@@ -231,7 +231,9 @@ class Manager(Generic[S]):
             for version in held.values()
             if version.state is State.LOADING
         ]
-        return max(0.0, min(waiting) - time.monotonic()) if waiting else None
+        if not waiting:
+            return None
+        return min(max(0.0, min(waiting) - time.monotonic()), threading.TIMEOUT_MAX)
 
     def _load(self, version: _Version[S]) -> None:
         version.attempts += 1

@@ -73,8 +73,9 @@ def route(method: str, target: str) -> Route:
 def _spec(match: re.Match[str]) -> ModelSpec:
     version = None
     if match["version"] is not None:
-        version = int(match["version"])
-        if version > _INT64_MAX:
+        digits = match["version"].lstrip("0") or "0"  # int() refuses thousands of digits
+        if len(digits) > len(str(_INT64_MAX)) or int(digits) > _INT64_MAX:
             raise EmptyBadRequestError
+        version = int(digits)
     label = None if match["label"] is None else unquote(match["label"])
     return ModelSpec(unquote(match["name"]), version, label)

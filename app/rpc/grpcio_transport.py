@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Mapping
 from concurrent import futures
@@ -16,6 +17,10 @@ from app.rpc.methods import Call, Method, wire_message
 
 logger = logging.getLogger(__name__)
 
+_DIGITS = re.compile(r"[+-]?[0-9]{1,10}")
+# grpcio gives a call without a deadline one in the far future. Of real ones, TensorFlow Serving takes
+# no more milliseconds than an int32 holds.
+_NO_DEADLINE_SECONDS = (2**31 - 1) / 1000
 _LARGEST_MESSAGE = 2**31 - 1
 _STATUS_CODES = {status.value[0]: status for status in grpc.StatusCode}
 
@@ -90,7 +95,8 @@ def _serialize(message: Any) -> bytes:
 def _behaviour(path: str, method: Method) -> Any:
     def call(request: Any, context: Any) -> Any:
         remaining = context.time_remaining()
-        deadline = None if remaining is None else time.monotonic() + remaining
+        set_by_client = remaining is not None and remaining < _NO_DEADLINE_SECONDS
+        deadline = time.monotonic() + remaining if set_by_client else None
         try:
             return method.handle(request, Call(deadline))
         except ServingError as error:
@@ -109,8 +115,6 @@ def _server_options(options: Options) -> list[tuple[str, int | str]]:
     ]
     for item in filter(None, options.grpc_channel_arguments.split(",")):
         key, _, value = item.partition("=")
-        try:
-            arguments.append((key, int(value)))
-        except ValueError:
-            arguments.append((key, value))
+        is_int32 = _DIGITS.fullmatch(value) and -(1 << 31) <= int(value) < 1 << 31
+        arguments.append((key, int(value) if is_int32 else value))
     return arguments

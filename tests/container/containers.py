@@ -29,8 +29,8 @@ HARDENED: dict[str, Any] = {
 }
 
 _NS = 1_000_000_000
-QUICK_HEALTH = {"interval": _NS, "timeout": 10 * _NS, "retries": 2, "start_period": 1}
-"""The image's own health check, asked every second and without a start period (0 would mean inherited)."""
+QUICK_HEALTH = {"interval": _NS, "timeout": 10 * _NS, "retries": 2, "start_period": _NS // 1000}
+"""The image's own health check, asked every second and with the shortest start period (0: the image's)."""
 
 
 def docker_command() -> str:
@@ -88,7 +88,9 @@ class Server:
     def port(self, inside: int) -> int:
         """The port of this machine behind which `inside` is."""
         self.container.reload()
-        return int(self.container.ports[f"{inside}/tcp"][0]["HostPort"])
+        bindings = self.container.ports[f"{inside}/tcp"]
+        assert bindings, f"port {inside} is not published"
+        return int(bindings[0]["HostPort"])
 
     def url(self, rest: str = "", inside: int = 8501) -> str:
         """`http://…/v1/models/MODEL` and what follows."""
@@ -121,7 +123,8 @@ class Server:
         """Run a command in the container that has to succeed; its output."""
         status, output = self.container.exec_run(list(command))
         assert status == 0, output
-        return bytes(output).decode()
+        assert isinstance(output, bytes)  # not streamed
+        return output.decode()
 
     def listens(self, port: int) -> bool:
         """Whether something listens on `port` inside (outside, Docker's proxy accepts in any case)."""
@@ -154,7 +157,7 @@ def started(
         image,
         list(arguments),
         volumes={str(path): {"bind": target, "mode": "ro"} for path, target in (mounts or {}).items()},
-        ports={f"{port}/tcp": ("127.0.0.1",) for port in ports},
+        ports={f"{port}/tcp": ("127.0.0.1", 0) for port in ports},
         **options,
     )
     server = Server(container, model)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
+from tensorflow_serving.apis import inference_pb2
 
 from tests.support.process import REPOSITORY, ServerProcess, free_port
 
@@ -73,6 +75,31 @@ def test_an_example_without_a_server_says_so(script: str) -> None:
     done = run(script, free_port())
     assert done.returncode != 0
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_classify_and_regress_of_the_sample(serve: dict[str, ServerProcess]) -> None:
+    server = serve["half_plus_two"]
+    examples = {"examples": [{"x": 2.0}, {"x": 4.0}]}
+    for verb, signature, expected in (
+        ("regress", "regress_x_to_y", [3.0, 4.0]),
+        ("classify", "classify_x_to_y", [[["", 3.0]], [["", 4.0]]]),
+    ):
+        body = {"signature_name": signature, **examples}
+        answer = requests.post(server.url(f":{verb}"), json=body, timeout=30)
+        assert (answer.status_code, answer.json()) == (200, {"results": expected})
+
+
+def test_multi_inference_of_the_sample(serve: dict[str, ServerProcess]) -> None:
+    request = inference_pb2.MultiInferenceRequest()
+    for signature, method in (("regress_x_to_y2", "regress"), ("classify_x_to_y", "classify")):
+        task = request.tasks.add(method_name=f"tensorflow/serving/{method}")
+        task.model_spec.name = "half_plus_two"
+        task.model_spec.signature_name = signature
+    example = request.input.example_list.examples.add()
+    example.features.feature["x"].float_list.value.append(2.0)
+    first, second = serve["half_plus_two"].prediction.MultiInference(request, timeout=30).results
+    assert first.regression_result.regressions[0].value == 4.0
+    assert second.classification_result.classifications[0].classes[0].score == 3.0
 
 
 def test_every_example_is_tested_and_in_the_table() -> None:

@@ -17,6 +17,7 @@ from tests.support.process import ServerProcess, accepts, wait_until
 
 # Long enough for a drain to be under way, short enough to end within it.
 STEPS = 8_000_000
+NO_TIMEOUT = "--rest_api_timeout_in_ms=0"
 
 
 def in_flight(server: ServerProcess, answers: list[Any]) -> threading.Thread:
@@ -24,7 +25,7 @@ def in_flight(server: ServerProcess, answers: list[Any]) -> threading.Thread:
 
     def send() -> None:
         try:
-            answers.append(requests.post(server.url(":predict"), json={"inputs": STEPS}, timeout=60).json())
+            answers.append(requests.post(server.url(":predict"), json={"inputs": STEPS}, timeout=300).json())
         except requests.RequestException as error:
             answers.append(error)
 
@@ -57,7 +58,7 @@ def test_sigterm_during_the_load_ends_at_once(start_server: StartServer, tmp_pat
 
 
 def test_sigterm_lets_running_requests_finish_and_exits_0(start_server: StartServer, busy: Path) -> None:
-    server = start_server(busy, flags=["--drain_seconds=30"]).wait_ready()
+    server = start_server(busy, flags=["--drain_seconds=120", NO_TIMEOUT]).wait_ready()
     answers: list[Any] = []
     request = in_flight(server, answers)
     server.terminate()
@@ -81,7 +82,7 @@ def test_a_drain_is_bounded(start_server: StartServer, busy: Path) -> None:
 
 
 def test_a_second_signal_ends_at_once(start_server: StartServer, busy: Path) -> None:
-    server = start_server(busy, flags=["--drain_seconds=60"]).wait_ready()
+    server = start_server(busy, flags=["--drain_seconds=60", NO_TIMEOUT]).wait_ready()
     answers: list[Any] = []
     request = in_flight(server, answers)
     server.terminate()
@@ -163,7 +164,7 @@ def test_a_request_that_takes_longer_than_its_timeout_is_a_504(start_server: Sta
 
 
 def test_one_slow_request_does_not_hold_up_the_others(start_server: StartServer, busy: Path) -> None:
-    server = start_server(busy).wait_ready()
+    server = start_server(busy, flags=[NO_TIMEOUT]).wait_ready()
     answers: list[Any] = []
     request = in_flight(server, answers)
     assert requests.get(server.url(), timeout=30).ok

@@ -155,12 +155,12 @@ def test_a_long_request_keeps_its_version_until_it_is_answered(
 ) -> None:
     base_path = tmp_path / "model"
     shutil.copytree(busy, base_path)
-    server = start_server(base_path).wait_ready()
+    server = start_server(base_path, flags=["--rest_api_timeout_in_ms=0"]).wait_ready()
     steps = 3_000_000
     answers: list[object] = []
     request = threading.Thread(
         target=lambda: answers.append(
-            requests.post(server.url("/versions/1:predict"), json={"inputs": steps}, timeout=60).json()
+            requests.post(server.url("/versions/1:predict"), json={"inputs": steps}, timeout=300).json()
         )
     )
     request.start()

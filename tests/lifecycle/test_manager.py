@@ -48,6 +48,10 @@ class Running:
         wait_until(lambda: self.states() == states, f"{states}, are {self.states()}")
 
 
+def _available(running: Running, model: str) -> bool:
+    return any(status.state is State.AVAILABLE for status in running.board.versions(model))
+
+
 @pytest.fixture
 def running() -> Iterator[Running]:
     running = Running()
@@ -152,6 +156,15 @@ def test_the_state_stays_loading_between_attempts_and_a_removal_cancels_them() -
     running.manager.stop()
 
 
+def test_a_pause_without_end_can_be_cancelled_too() -> None:
+    running = Running(max_retries=5, retry_seconds=9e12)
+    running.manager.set_aspired("m", {1: "bad"})
+    wait_until(lambda: running.manager._models["m"][1].attempts == 1, "the first attempt failed")
+    running.manager.set_aspired("m", {})
+    running.wait({1: State.END})
+    running.manager.stop()
+
+
 def test_a_version_removed_while_it_loads_is_unloaded_again() -> None:
     loading, go_on = threading.Event(), threading.Event()
 
@@ -181,6 +194,21 @@ def test_a_version_that_comes_back_while_unloading_is_loaded_anew(running: Runni
     running.wait({1: State.AVAILABLE})
     with running.manager.acquire("m") as handle:
         assert handle.servable.path == "/new"
+
+
+def test_a_version_that_comes_back_while_unloading_does_not_cost_the_one_that_serves(
+    running: Running,
+) -> None:
+    running.manager.set_aspired("m", {1: "/1"})
+    running.wait({1: State.AVAILABLE})
+    with running.manager.acquire("m"):
+        running.manager.set_aspired("m", {2: "/2"})
+        running.wait({1: State.UNLOADING, 2: State.AVAILABLE})
+        running.manager.set_aspired("m", {1: "/1"})
+        running.manager.set_aspired("other", {1: "/1"})  # once it is there, the manager has acted
+        wait_until(lambda: _available(running, "other"), "the manager has acted")
+        assert running.states() == {1: State.UNLOADING, 2: State.AVAILABLE}
+    running.wait({1: State.AVAILABLE, 2: State.END})
 
 
 def test_an_unexpected_error_of_a_load_ends_the_version_not_the_manager() -> None:
@@ -304,5 +332,5 @@ class ManagerMachine(RuleBasedStateMachine):
 
 TestManagerMachine = ManagerMachine.TestCase
 TestManagerMachine.settings = settings(
-    max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=150, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )

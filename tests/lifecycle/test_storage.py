@@ -57,7 +57,7 @@ def test_a_directory_whose_files_are_old_is_complete_at_the_first_look(tmp_path:
 
 
 def test_a_fresh_directory_is_complete_once_it_has_stopped_changing(tmp_path: Path) -> None:
-    settling = Settling(quiet_seconds=0.3)
+    settling = Settling(quiet_seconds=2)
     file = tmp_path / "saved_model.pb"
     file.write_bytes(b"x")
     assert not settling.is_complete(str(tmp_path))
@@ -69,7 +69,7 @@ def test_a_fresh_directory_is_complete_once_it_has_stopped_changing(tmp_path: Pa
 
 
 def test_another_directory_under_the_same_name_is_looked_at_anew(tmp_path: Path) -> None:
-    settling = Settling(quiet_seconds=0.2)
+    settling = Settling(quiet_seconds=2)
     path = tmp_path / "1"
     path.mkdir()
     wait_until(lambda: settling.is_complete(str(path)), "the first directory has settled")

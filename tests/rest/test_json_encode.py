@@ -12,13 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from tensorflow_serving.apis import classification_pb2, regression_pb2
 
 from app.engine import dtypes
 from app.engine.dtypes import Array
 from app.engine.signature import TensorSpec
 from app.errors import Code, ServingError
 from app.rest.json_decode import read_predict, to_tensors
-from app.rest.json_encode import encode_error, encode_predict
+from app.rest.json_encode import encode_classify, encode_error, encode_predict, encode_regress
 
 WRITABLE = ["f4", "f8", "i1", "i2", "i4", "i8", "u1", "u4", "u8", "?"]
 SHAPES = arrays.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=3)
@@ -178,3 +179,18 @@ def test_large_tensors_are_fast_with_and_without_nan() -> None:
     started = time.perf_counter()
     encode_predict({"y": array, "z": array}, row=True)
     assert time.perf_counter() - started < 1
+
+
+def test_classes_and_values_are_written() -> None:
+    classes = classification_pb2.ClassificationResult()
+    row = classes.classifications.add()
+    row.classes.add(label='ca"t', score=0.9)
+    row.classes.add(label="", score=float("nan"))
+    classes.classifications.add()
+    expected = b'{"results":[[["ca\\"t",0.9],["",NaN]],[]]}'
+    assert encode_classify(classes) == expected
+    values = regression_pb2.RegressionResult()
+    for value in (2.5, 3.0, float("-inf")):
+        values.regressions.add(value=value)
+    assert encode_regress(values) == b'{"results":[2.5,3.0,-Infinity]}'
+    assert encode_regress(regression_pb2.RegressionResult()) == b'{"results":[]}'

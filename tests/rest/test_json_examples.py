@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -96,10 +97,8 @@ documents = st.recursive(
 
 @given(st.lists(st.dictionaries(st.text(), documents), min_size=1))
 def test_any_document_gives_an_input_or_an_error(examples: list[Any]) -> None:
-    try:
-        message = read({"examples": examples})
-    except ServingError as error:
-        assert error.code is Code.INVALID_ARGUMENT
-    else:
+    body = json.dumps({"examples": examples}).encode()
+    with contextlib.suppress(ServingError):  # and nothing else may come
+        message = read_examples(body).input
         assert isinstance(message, input_pb2.Input)
         assert len(message.example_list.examples) == len(examples)

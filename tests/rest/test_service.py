@@ -83,7 +83,10 @@ def test_several_inputs_and_outputs(service: RestService) -> None:
             'Serving signature name: "s" not found in',
         ),
         ("half:predict", {"instances": []}, 400, None),
-        ("half:classify", {}, 501, "classify is not supported by this version; use predict."),
+        ("nope:classify", {}, 400, "JSON Value: {} When method is classify, key 'examples' is expected"),
+        ("nope:regress", {"examples": [{}]}, 404, "Servable not found for request: Latest(nope)"),
+        ("half:classify", {"examples": [{}]}, 400, "No classification inputs found in SignatureDef"),
+        ("half:regress", {"examples": [{}]}, 400, "No regression inputs found in SignatureDef"),
         ("half:explain", {}, 400, "Malformed request: POST /v1/models/half:explain"),
         (
             "half:predict",

@@ -6,6 +6,7 @@ import os
 import shutil
 import uuid
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,3 +96,55 @@ def save_busy(path: Path) -> Path:
 
     module.count = count
     return save(module, path, count)
+
+
+def save_vocabulary(path: Path, words: Sequence[str]) -> Path:
+    """A TF1 export that looks words up: string [None] to int64 [None], -1 for others.
+
+    The table is filled by an initialiser from a vocabulary file, which is an asset.
+    """
+    tf = tensorflow()
+    tf1 = tf.compat.v1
+    path.parent.mkdir(parents=True, exist_ok=True)
+    source = path.parent / f"words-{uuid.uuid4().hex}.txt"
+    source.write_text("\n".join(words))
+    with warnings.catch_warnings(), tf1.Graph().as_default() as graph, tf1.Session(graph=graph) as session:
+        warnings.simplefilter("ignore")
+        asset = tf.constant(str(source))
+        tf1.add_to_collection(tf1.GraphKeys.ASSET_FILEPATHS, asset)
+        initialiser = tf.lookup.TextFileInitializer(
+            asset,
+            tf.string,
+            tf.lookup.TextFileIndex.WHOLE_LINE,
+            tf.int64,
+            tf.lookup.TextFileIndex.LINE_NUMBER,
+        )
+        table = tf.lookup.StaticHashTable(initialiser, -1)
+        word = tf1.placeholder(tf.string, [None], name="word")
+        number = tf.identity(table.lookup(word), name="number")
+        session.run(tf1.tables_initializer())
+        builder = tf1.saved_model.Builder(str(path))
+        signature = tf1.saved_model.signature_def_utils.predict_signature_def(
+            {"word": word}, {"number": number}
+        )
+        builder.add_meta_graph_and_variables(
+            session,
+            ["serve"],
+            signature_def_map={"serving_default": signature},
+            assets_collection=tf1.get_collection(tf1.GraphKeys.ASSET_FILEPATHS),
+            main_op=tf1.tables_initializer(),
+        )
+        builder.save()
+    source.unlink()
+    return path
+
+
+def edit_meta_graph(path: Path, change: Callable[[Any], None]) -> Path:
+    """Change the one meta graph of the SavedModel in `path`, in place."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    file = path / "saved_model.pb"
+    saved_model = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    change(saved_model.meta_graphs[0])
+    file.write_bytes(saved_model.SerializeToString())
+    return path
