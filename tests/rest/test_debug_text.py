@@ -2,7 +2,6 @@
 
 import json
 import math
-import time
 
 import pytest
 from hypothesis import given
@@ -105,14 +104,12 @@ def test_the_limit_counts_bytes() -> None:
     assert debug_text(["é" * 127, 1]) == '["' + "é" * 127 + '"'
 
 
-def test_nesting_and_size_cost_nothing() -> None:
+def test_neither_nesting_nor_size_is_followed_beyond_the_limit() -> None:
     deep: list[object] = []
     for _ in range(100_000):
         deep = [deep]
-    started = time.perf_counter()
     assert debug_text(deep) == "[" * LIMIT_BYTES
     assert debug_text({"x": [0.5] * 1_000_000}).startswith('{\n    "x": [0.5, 0.5')
-    assert time.perf_counter() - started < 0.5
 
 
 @given(VALUES)
