@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from app.config.base_path import check_base_path
 from app.errors import Code, ServingError, invalid_argument
 from app.options import Flag, Options, Support, flags, without_effect
 
@@ -151,7 +152,8 @@ def check(options: Options) -> None:
         if flag.support is Support.REFUSED:
             raise ServingError(Code.UNIMPLEMENTED, f"--{flag.name} is not supported: {flag.reason}.")
     _check_ranges(options)
-    _check_base_path(options)
+    if not options.model_config_file:
+        check_base_path(options.model_name, options.model_base_path)
 
 
 def _check_ranges(options: Options) -> None:
@@ -174,16 +176,3 @@ def _check_ranges(options: Options) -> None:
     for item in filter(None, options.grpc_channel_arguments.split(",")):
         if "=" not in item:
             raise invalid_argument(f"--grpc_channel_arguments: `{item}` is not of the form key=value.")
-
-
-def _check_base_path(options: Options) -> None:
-    path = options.model_base_path
-    if "://" in path:
-        raise ServingError(
-            Code.UNIMPLEMENTED,
-            f"--model_base_path={path}: this version reads local directories only; mount or copy the model.",
-        )
-    if not path.startswith("/"):
-        raise invalid_argument(
-            f"Expected model {options.model_name} to have an absolute path or URI; got base_path()={path}"
-        )

@@ -51,7 +51,9 @@ def check(options: Options) -> tuple[bool, str]:
     """
     try:
         if options.rest_api_port:
-            return _ask_rest(options.rest_api_port, options.model_name)
+            # With a config file the models are not known here; an answer of any kind has to do.
+            model = "" if options.model_config_file else options.model_name
+            return _ask_rest(options.rest_api_port, model)
         if options.port:
             socket.create_connection(("127.0.0.1", options.port), _TIMEOUT_SECONDS).close()
             return True, f"gRPC port {options.port} answers"
@@ -71,6 +73,8 @@ def _ask_rest(port: int, model: str) -> tuple[bool, str]:
         body = response.read()
     finally:
         connection.close()
+    if not model:
+        return True, f"REST port {port} answers"
     if response.status != http.client.OK:
         return False, f"model {model}: HTTP status {response.status}"
     try:

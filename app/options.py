@@ -81,10 +81,7 @@ class Options:
     rest_api_enable_cors_support: bool = _flag("bool", False, "Add CORS headers to REST responses.")
     enable_batching: bool = _flag("bool", False, "Batch requests.", ignored=_BATCHING)
     allow_version_labels_for_unavailable_models: bool = _flag(
-        "bool",
-        False,
-        "Let a new version label point to a version that is not available yet.",
-        ignored="labels come with --model_config_file, which this version does not read",
+        "bool", False, "Let a new version label point to a version that is not available yet."
     )
     batching_parameters_file: str = _flag(
         "string", "", "File with a text BatchingParameters. Needs --enable_batching.", ignored=_BATCHING
@@ -95,14 +92,10 @@ class Options:
     model_config_file: str = _flag(
         "string",
         "",
-        "File with a text ModelServerConfig: several models, policies, labels.",
-        refused="this version serves one model: use --model_name and --model_base_path",
+        "File with a text ModelServerConfig: several models, policies, labels. Replaces --model_name.",
     )
     model_config_file_poll_wait_seconds: int = _flag(
-        "int32",
-        0,
-        "Seconds between readings of --model_config_file. 0 or less: read once.",
-        ignored="this version does not read --model_config_file",
+        "int32", 0, "Seconds between readings of --model_config_file. 0 or less: read once."
     )
     model_name: str = _flag("string", "default", "Name of the single model.")
     model_base_path: str = _flag(

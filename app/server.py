@@ -1,28 +1,29 @@
 """The composition root: every part of the server is made and wired here, and nowhere else.
 
 `Server` lives in the worker process. The parts, from the bottom: a board of states, the manager
-that owns model versions, the source that finds them, the API's two faces. `start` brings them up
-in that order and listens for gRPC last; the worker then listens for REST. `drain` and `stop` go the
-other way.
+that owns model versions, the source that finds them, the configuration in force, the API's two
+faces. `start` brings them up in that order and listens for gRPC last; the worker then listens for
+REST. `drain` and `stop` go the other way.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import falcon.asgi
 
+from app.config.model_config import ModelConfig, read_file
 from app.engine import savedmodel
 from app.engine.model import Model
 from app.engine.session_config import session_config
-from app.errors import Code, ServingError
+from app.lifecycle.config_poller import ConfigPoller
 from app.lifecycle.manager import Manager
+from app.lifecycle.served_models import ServedModels
 from app.lifecycle.source import FileSystemSource
-from app.lifecycle.states import State, StateBoard, VersionStatus
+from app.lifecycle.states import StateBoard
 from app.options import Options, without_effect
 from app.rest.application import make_application
 from app.rest.service import RestService
@@ -33,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 class Server:
-    """Serves one model, from `start` to `stop`.
+    """Serves the configured models, from `start` to `stop`.
 
     Attributes:
         rest: the ASGI application, to be served by whoever owns the event loop.
@@ -49,12 +50,16 @@ class Server:
             max_retries=options.max_num_load_retries,
             retry_seconds=options.load_retry_interval_micros / 1e6,
         )
-        self._source = FileSystemSource(
-            {options.model_name: os.path.normpath(options.model_base_path)},
-            self._manager,
-            options.file_system_poll_wait_seconds,
+        self._source = FileSystemSource(self._manager, options.file_system_poll_wait_seconds)
+        self._models = ServedModels(
+            self._source,
+            self._board,
+            self._manager.labels,
+            allow_labels_for_unavailable=options.allow_version_labels_for_unavailable_models,
         )
-        self._grpc = GrpcServer(method_table(self._manager, self._board, options), options)
+        self._config_poller: ConfigPoller | None = None
+        methods = method_table(self._manager, self._board, options, self._models.apply)
+        self._grpc = GrpcServer(methods, options)
         self.rest: falcon.asgi.App[Any, Any] = make_application(
             RestService(self._manager, self._board, options), options
         )
@@ -73,40 +78,42 @@ class Server:
         return load
 
     def start(self) -> None:
-        """Load the model, then answer gRPC. Blocks until both are done, however long it takes.
+        """Load the models, then answer gRPC. Blocks until both are done, however long it takes.
 
         Raises:
-            ServingError: the model cannot be served, or the gRPC address cannot be bound.
+            ServingError: the configuration or a model cannot be served, or the gRPC address cannot be bound.
         """
         for flag in without_effect(self._options):
             logger.warning("--%s has no effect: %s.", flag.name, flag.reason)
-        logger.info(
-            "Building single TensorFlow model file config:  model_name: %s model_base_path: %s",
-            self._options.model_name,
-            self._options.model_base_path,
-        )
         self._manager.start()
         self._source.start()
-        self._wait_for_model(self._options.model_name)
+        models = self._configured_models()
+        if models is None:
+            logger.info("Taking no action for empty config.")
+        else:
+            self._models.apply(models, noun="servable")
         self._grpc.start()
+        if self._options.model_config_file and self._options.model_config_file_poll_wait_seconds > 0:
+            seconds = self._options.model_config_file_poll_wait_seconds
+            self._config_poller = ConfigPoller(self._reload_file, seconds)
+            self._config_poller.start()
 
-    def _wait_for_model(self, name: str) -> None:
-        """Wait until a version is available; fail if one failed for good before that."""
-
-        def decided() -> bool:
-            versions = self._board.versions(name)
-            return any(status.state is State.AVAILABLE or _failed(status) for status in versions)
-
-        self._board.wait(decided)
-        versions = self._board.versions(name)
-        if any(status.state is State.AVAILABLE for status in versions):
-            return
-        failure = next(status for status in versions if _failed(status))
-        raise ServingError(
-            Code.UNKNOWN,
-            f"1 servable(s) did not become available: {{{{{{name: {name} version: {failure.version}}} "
-            f"due to error: {failure.error}}}, }}",
+    def _configured_models(self) -> Sequence[ModelConfig] | None:
+        """The models that the flags name; None for a config file that names none."""
+        if self._options.model_config_file:
+            return read_file(self._options.model_config_file)
+        name, base_path = self._options.model_name, self._options.model_base_path
+        logger.info(
+            "Building single TensorFlow model file config:  model_name: %s model_base_path: %s",
+            name,
+            base_path,
         )
+        return [ModelConfig(name, base_path)]
+
+    def _reload_file(self) -> None:
+        models = read_file(self._options.model_config_file)
+        if models is not None:
+            self._models.apply(models)
 
     def drain(self, deadline: float) -> None:
         """Take no more gRPC calls and let the running ones finish, until `deadline` (monotonic)."""
@@ -114,9 +121,7 @@ class Server:
 
     def stop(self) -> None:
         """End the threads and close the models; call it when nothing is served any more."""
+        if self._config_poller is not None:
+            self._config_poller.stop()
         self._source.stop()
         self._manager.stop()
-
-
-def _failed(status: VersionStatus) -> bool:
-    return status.state is State.END and status.error is not None

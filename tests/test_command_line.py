@@ -360,4 +360,4 @@ def test_a_drain_takes_a_time_that_can_be_waited_for(seconds: float) -> None:
 def test_a_remote_base_path_is_refused_by_name() -> None:
     error = refusal(model_base_path="s3://bucket/m")
     assert error.code is Code.UNIMPLEMENTED
-    assert error.message.startswith("--model_base_path=s3://bucket/m: ")
+    assert error.message.startswith("Base path s3://bucket/m of model default: ")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from app.engine.model import Model
-from app.errors import invalid_argument
+from app.lifecycle.labels import Labels
 from app.lifecycle.manager import Handle
 
 
@@ -28,7 +28,9 @@ class ModelSpec:
 
 
 class Registry(Protocol):
-    """Where versions are pinned: the lifecycle manager."""
+    """Where versions are pinned and labels are known: the lifecycle manager."""
+
+    labels: Labels
 
     def acquire(self, model: str, number: int | None = None) -> Handle[Model]:
         """Pin a version, or raise NOT_FOUND."""
@@ -38,9 +40,9 @@ def resolve(registry: Registry, spec: ModelSpec) -> Handle[Model]:
     """Pin the version that `spec` names.
 
     Raises:
-        ServingError: INVALID_ARGUMENT for an unknown label (there are none without a model config),
-            NOT_FOUND for what is not available.
+        ServingError: INVALID_ARGUMENT for an unknown label, NOT_FOUND for what is not available.
     """
+    version = spec.version
     if spec.label is not None:
-        raise invalid_argument(f"Unrecognized servable version label: {spec.label}")
-    return registry.acquire(spec.name, spec.version)
+        version = registry.labels.version(spec.name, spec.label)
+    return registry.acquire(spec.name, version)

@@ -23,6 +23,7 @@ from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from app.errors import Code, ServingError, not_found
+from app.lifecycle.labels import Labels
 from app.lifecycle.policy import Load, VersionView, next_action
 from app.lifecycle.states import State, StateBoard, VersionStatus
 
@@ -91,7 +92,11 @@ class Handle(Generic[S]):
 
 
 class Manager(Generic[S]):
-    """Holds the versions of all models and brings them to what is wanted, one action at a time."""
+    """Holds the versions of all models and brings them to what is wanted, one action at a time.
+
+    Attributes:
+        labels: which versions labels mean; kept for who resolves requests, not looked at here.
+    """
 
     def __init__(
         self,
@@ -109,6 +114,7 @@ class Manager(Generic[S]):
             max_retries: attempts after the first one that failed.
             retry_seconds: pause between attempts; negative means none.
         """
+        self.labels = Labels()
         self._load_servable = load
         self._board = board
         self._max_retries = max(0, max_retries)

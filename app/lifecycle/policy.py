@@ -1,12 +1,12 @@
-"""Which versions are wanted, and what to do next: pure functions from what is to one action.
+"""What to do next with a model's versions: a pure function from what is to one action.
 
-The rules are TensorFlow Serving's: `latest` picks versions; the availability-preserving policy
-orders loads and unloads so that a model which is served stays served.
+The rules are TensorFlow Serving's: its availability-preserving policy orders loads and unloads so
+that a model which is served stays served.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.lifecycle.states import State
@@ -39,11 +39,6 @@ class Unload:
     """Unload this version now."""
 
     version: int
-
-
-def latest(versions: Iterable[int], count: int = 1) -> set[int]:
-    """The `count` highest versions (the default version policy)."""
-    return set(sorted(versions)[-count:])
 
 
 def next_action(versions: Sequence[VersionView]) -> Load | Unload | None:

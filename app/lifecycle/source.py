@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from app.lifecycle import policy
-from app.lifecycle.storage import BasePathError, Settling, list_versions
+from app.config.version_policy import VersionPolicy
+from app.lifecycle.storage import BasePathError, Listing, Settling, list_versions
 from app.lifecycle.watcher import Watcher
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,19 @@ class AspiredVersionsTarget(Protocol):
         """Take the FULL set of wanted versions of `model` (number to path)."""
 
 
+@dataclass(frozen=True)
+class SourceModel:
+    """A model to look for.
+
+    Attributes:
+        base_path: the directory that holds its versions.
+        policy: which of them are wanted.
+    """
+
+    base_path: str
+    policy: VersionPolicy = field(default_factory=VersionPolicy)
+
+
 class FileSystemSource:
     """One thread that looks at every base path, at events and at every poll.
 
@@ -31,17 +45,17 @@ class FileSystemSource:
     with it is logged once, not at every look.
     """
 
-    def __init__(
-        self, base_paths: Mapping[str, str], target: AspiredVersionsTarget, poll_seconds: float
-    ) -> None:
-        """Prepare a source.
+    def __init__(self, target: AspiredVersionsTarget, poll_seconds: float) -> None:
+        """Prepare a source without models.
 
         Args:
-            base_paths: base path by model name.
             target: told the versions to have after every look.
             poll_seconds: time between looks; 0 looks once, below 0 never.
         """
-        self._base_paths = dict(base_paths)
+        # Held while the models change and while the target is told, so that a look at what was
+        # configured before never undoes a change.
+        self._lock = threading.Lock()
+        self._models: Mapping[str, SourceModel] = {}
         self._target = target
         self._poll_seconds = poll_seconds
         self._settling = Settling()
@@ -50,6 +64,15 @@ class FileSystemSource:
         self._stopping = False
         self._watcher = Watcher(self._wake.set)
         self._thread = threading.Thread(target=self._run, name="ferry-source", daemon=True)
+
+    def set_models(self, models: Mapping[str, SourceModel]) -> None:
+        """Look for exactly these models from now on; versions of others are no longer wanted."""
+        with self._lock:
+            for name in self._models.keys() - models.keys():
+                self._target.set_aspired(name, {})
+                self._reported.pop(name, None)
+            self._models = dict(models)
+        self._wake.set()
 
     def start(self) -> None:
         """Begin to look, in a thread of its own."""
@@ -67,7 +90,8 @@ class FileSystemSource:
             logger.warning("--file_system_poll_wait_seconds is negative: no version will ever be looked for.")
             return
         if self._poll_seconds == 0:
-            while self.look() and not self._stopping:  # a copy under way is waited for
+            # Once there are models; a copy under way is waited for.
+            while (self.look() or not self._models) and not self._stopping:
                 self._wake.wait(_SETTLING_LOOK_SECONDS)
             return
         self._watcher.start()
@@ -75,8 +99,7 @@ class FileSystemSource:
             while not self._stopping:
                 # Cleared before the look: what happens during it makes the next one come at once.
                 self._wake.clear()
-                for path in self._base_paths.values():
-                    self._watcher.watch(path)
+                self._watcher.watch_only({model.base_path for model in self._models.values()})
                 unsettled = self.look()
                 self._wake.wait(_SETTLING_LOOK_SECONDS if unsettled else self._poll_seconds)
         finally:
@@ -90,12 +113,12 @@ class FileSystemSource:
         """
         unsettled = False
         seen: set[str] = set()
-        for model, base_path in self._base_paths.items():
+        for name, model in self._models.items():
             try:
-                listing = list_versions(model, base_path)
+                listing = list_versions(name, model.base_path)
             except BasePathError as error:
                 self._report(
-                    model, f"FileSystemStoragePathSource encountered a filesystem access error: {error}"
+                    name, f"FileSystemStoragePathSource encountered a filesystem access error: {error}"
                 )
                 continue
             seen.update(listing.versions.values())
@@ -104,33 +127,37 @@ class FileSystemSource:
             }
             copying = sorted(listing.versions.keys() - complete.keys())
             unsettled = unsettled or bool(copying)
-            self._report(
-                model, self._problem(model, base_path, listing.versions, listing.duplicates, copying)
-            )
-            wanted = policy.latest(complete)
+            self._report(name, _problem(name, model, listing, copying))
             if complete or not copying:
-                self._target.set_aspired(model, {number: complete[number] for number in wanted})
+                self._tell(name, model, complete)
         self._settling.forget_all_but(seen)
         return unsettled
 
-    def _problem(
-        self,
-        model: str,
-        base_path: str,
-        versions: Mapping[int, str],
-        duplicates: tuple[str, ...],
-        copying: list[int],
-    ) -> str:
-        if not versions:
-            return (
-                f"No versions of servable {model} found under base path {base_path}. Did you forget to "
-                f"name your leaf directory as a number (eg. '/1/')?"
-            )
-        waiting = (f"Version {number} of servable {model} is still being written." for number in copying)
-        return " ".join((*duplicates, *waiting))
+    def _tell(self, name: str, model: SourceModel, complete: Mapping[int, str]) -> None:
+        """Tell the target what is wanted of `complete`, unless the model has changed meanwhile."""
+        with self._lock:
+            if self._models.get(name) is model:
+                wanted = model.policy.select(complete)
+                self._target.set_aspired(name, {number: complete[number] for number in wanted})
 
-    def _report(self, model: str, problem: str) -> None:
-        """Log `problem` of `model` if it is not what was logged last."""
-        if problem and self._reported.get(model) != problem:
+    def _report(self, name: str, problem: str) -> None:
+        """Log `problem` of a model if it is not what was logged last."""
+        if problem and self._reported.get(name) != problem:
             logger.warning("%s", problem)
-        self._reported[model] = problem
+        self._reported[name] = problem
+
+
+def _problem(name: str, model: SourceModel, listing: Listing, copying: list[int]) -> str:
+    """What a user should know of a base path; empty if all is well."""
+    if not listing.versions:
+        return (
+            f"No versions of servable {name} found under base path {model.base_path}. Did you forget to "
+            f"name your leaf directory as a number (eg. '/1/')?"
+        )
+    told = [*listing.duplicates]
+    told += [f"Version {number} of servable {name} is still being written." for number in copying]
+    missing = sorted((model.policy.specific or frozenset()) - listing.versions.keys())
+    told += [f"Version {number} of servable {name} was requested but is not there." for number in missing]
+    if model.policy.specific is not None and not model.policy.specific:
+        told.append(f"No specific versions requested for servable {name}.")
+    return " ".join(told)

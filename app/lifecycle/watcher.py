@@ -63,6 +63,13 @@ class Watcher:
         """Begin to deliver events."""
         self._observer.start()
 
+    def watch_only(self, paths: set[str]) -> None:
+        """Watch these directories and no others."""
+        for path in self._watches.keys() - paths:
+            self._unwatch(path)
+        for path in paths:
+            self.watch(path)
+
     def watch(self, path: str) -> None:
         """Watch the directory at `path`, or watch it anew if another one stands there now.
 

@@ -72,7 +72,7 @@ class GrpcServer:
 
 
 class _TableHandler(grpc.GenericRpcHandler):  # type: ignore[type-arg]
-    """Looks calls up in the table. What is not there grpcio answers with UNIMPLEMENTED."""
+    """Looks calls up in the table; what is not there is UNIMPLEMENTED, without a text."""
 
     def __init__(self, methods: Mapping[str, Method]) -> None:
         self._handlers = {
@@ -84,8 +84,15 @@ class _TableHandler(grpc.GenericRpcHandler):  # type: ignore[type-arg]
             for path, method in methods.items()
         }
 
+        self._unknown = grpc.unary_unary_rpc_method_handler(_unimplemented)
+
     def service(self, handler_call_details: Any) -> Any:
-        return self._handlers.get(handler_call_details.method)
+        return self._handlers.get(handler_call_details.method, self._unknown)
+
+
+def _unimplemented(request: bytes, context: Any) -> None:
+    del request
+    context.abort(grpc.StatusCode.UNIMPLEMENTED, "")
 
 
 def _serialize(message: Any) -> bytes:

@@ -16,6 +16,7 @@ from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
     inference_pb2,
+    model_management_pb2,
     predict_pb2,
     regression_pb2,
 )
@@ -25,6 +26,7 @@ from app.api.metadata import check_fields, get_model_metadata
 from app.api.model_status import get_model_status
 from app.api.models import ModelSpec, Registry, resolve
 from app.api.predict import find_signature, predict
+from app.api.reload_config import ApplyModels, reload_config
 from app.engine.signature import DEFAULT_SIGNATURE
 from app.errors import ServingError, invalid_argument
 from app.lifecycle.states import StateBoard
@@ -59,7 +61,9 @@ class Method:
     handle: Callable[[Any, Call], Any]
 
 
-def method_table(registry: Registry, board: StateBoard, options: Options) -> Mapping[str, Method]:
+def method_table(
+    registry: Registry, board: StateBoard, options: Options, apply_models: ApplyModels
+) -> Mapping[str, Method]:
     """Every method that is served, by path such as `/tensorflow.serving.PredictionService/Predict`."""
     prediction = "/tensorflow.serving.PredictionService/"
     model = "/tensorflow.serving.ModelService/"
@@ -76,6 +80,9 @@ def method_table(registry: Registry, board: StateBoard, options: Options) -> Map
         ),
         prediction + "GetModelMetadata": Method(
             get_model_metadata_pb2.GetModelMetadataRequest, partial(_metadata, registry)
+        ),
+        model + "HandleReloadConfigRequest": Method(
+            model_management_pb2.ReloadConfigRequest, partial(_reload, apply_models)
         ),
         model + "GetModelStatus": Method(get_model_status_pb2.GetModelStatusRequest, partial(_status, board)),
     }
@@ -170,6 +177,11 @@ def _metadata(registry: Registry, request: Any, call: Call) -> Any:
     check_fields(request.metadata_field)
     _require_name(spec)
     return get_model_metadata(registry, spec)
+
+
+def _reload(apply_models: ApplyModels, request: Any, call: Call) -> Any:
+    del call  # a reload goes on even if its client gives up
+    return reload_config(apply_models, request)
 
 
 def _status(board: StateBoard, request: Any, call: Call) -> Any:

@@ -68,6 +68,7 @@ def serving(name: str, versions: Mapping[int, Path]) -> Iterator[Manager[Model]]
     """A manager in which `versions` of a model are available."""
     board = StateBoard()
     manager: Manager[Model] = Manager(lambda _name, _number, path: load(Path(path)), board)
+    manager.labels.replace({})
     manager.start()
     manager.set_aspired(name, {number: str(path) for number, path in versions.items()})
     available = [State.AVAILABLE] * len(versions)

@@ -3,18 +3,12 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.lifecycle.policy import Load, Unload, VersionView, latest, next_action
+from app.lifecycle.policy import Load, Unload, VersionView, next_action
 from app.lifecycle.states import State
 
 
 def view(version: int, state: State, aspired: bool = True) -> VersionView:
     return VersionView(version, state, aspired)
-
-
-def test_latest_takes_the_highest_numbers() -> None:
-    assert latest([3, 10, 9]) == {10}
-    assert latest([3, 10, 9], count=2) == {9, 10}
-    assert latest([]) == set()
 
 
 def test_a_new_version_is_loaded_before_the_old_one_is_unloaded() -> None:

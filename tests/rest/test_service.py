@@ -31,6 +31,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RestService]:
         return savedmodel.load(path, ["serve"], config)
 
     manager: Manager[Model] = Manager(load, board)
+    manager.labels.replace({})
     manager.start()
     manager.set_aspired("half", {1: str(directory / "half" / "1")})
     manager.set_aspired("two", {7: str(directory / "two" / "7")})

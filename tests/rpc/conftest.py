@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from app.config.model_config import ModelConfig
 from app.engine import savedmodel
 from app.engine.model import Model
 from app.engine.session_config import session_config
@@ -26,6 +27,11 @@ class Served:
     board: StateBoard
 
 
+def refuse(models: Sequence[ModelConfig]) -> None:
+    """Stands where a configuration would be applied; nothing here asks for it."""
+    raise AssertionError(models)
+
+
 @pytest.fixture(scope="session")
 def served(half_plus_two: Path, busy: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """`half_plus_two` 123 and 124, `multi` 7 (two inputs), `dtypes` 1 (identity), `busy` 1, `broken` 1."""
@@ -36,6 +42,7 @@ def served(half_plus_two: Path, busy: Path, tmp_path_factory: pytest.TempPathFac
         board,
         max_retries=0,
     )
+    manager.labels.replace({})
     manager.start()
     wanted = {
         "half_plus_two": {123: half_plus_two / "1", 124: models.save_half_plus(base / "124", 3.0)},

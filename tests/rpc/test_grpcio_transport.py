@@ -17,7 +17,7 @@ from app.errors import Code, ServingError
 from app.options import Options
 from app.rpc.grpcio_transport import GrpcServer
 from app.rpc.methods import Call, Method, method_table
-from tests.rpc.conftest import Served
+from tests.rpc.conftest import Served, refuse
 from tests.rpc.test_methods import HALF, PREDICT, X
 from tests.support.process import accepts, free_port, wait_until
 
@@ -282,7 +282,7 @@ def test_the_real_table_over_a_real_port(start: Start, served: Served) -> None:
     from google.protobuf import text_format
     from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-    _, channel = start(method_table(served.manager, served.board, Options()))
+    _, channel = start(method_table(served.manager, served.board, Options(), refuse))
     stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
     request = text_format.Parse(HALF + X, predict_pb2.PredictRequest())
     assert list(stub.Predict(request, timeout=30).outputs["y"].float_val) == [3.5, 4.0]

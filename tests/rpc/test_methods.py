@@ -10,13 +10,14 @@ from tensorflow_serving.apis import get_model_metadata_pb2, prediction_service_p
 from app.errors import Code, ServingError
 from app.options import Options
 from app.rpc.methods import Call, method_table, wire_message
-from tests.rpc.conftest import Served
+from tests.rpc.conftest import Served, refuse
 
 EXAMPLES = tuple(
     f"/tensorflow.serving.PredictionService/{name}" for name in ("Classify", "Regress", "MultiInference")
 )
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"
+RELOAD = "/tensorflow.serving.ModelService/HandleReloadConfigRequest"
 STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
 
 HALF = 'model_spec { name: "half_plus_two" }'
@@ -30,7 +31,7 @@ B = 'inputs { key: "b" value { dtype: DT_INT64 tensor_shape { dim { size: 1 } } 
 
 
 def call(served: Served, path: str, text: str, deadline: float | None = None, **options: Any) -> Any:
-    method = method_table(served.manager, served.board, Options(**options))[path]
+    method = method_table(served.manager, served.board, Options(**options), refuse)[path]
     return method.handle(text_format.Parse(text, method.request()), Call(deadline))
 
 
@@ -54,8 +55,8 @@ def y(value: str, version: int = 124) -> str:
 
 
 def test_the_table_holds_methods_of_the_services(served: Served) -> None:
-    table = method_table(served.manager, served.board, Options())
-    assert set(table) == {PREDICT, METADATA, STATUS, *EXAMPLES}
+    table = method_table(served.manager, served.board, Options(), refuse)
+    assert set(table) == {PREDICT, METADATA, STATUS, RELOAD, *EXAMPLES}
     service = prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"]
     for path in (PREDICT, METADATA):
         declared = service.methods_by_name[path.rpartition("/")[2]]

@@ -1,0 +1,1 @@
+"""Text protos that users write, to checked dataclasses."""
