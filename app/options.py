@@ -133,8 +133,7 @@ class Options:
     tensorflow_session_config_file: str = _flag(
         "string",
         "",
-        "File with a text tensorflow.ConfigProto.",
-        refused="this version does not read it: use the --tensorflow_*_parallelism flags",
+        "File with a text tensorflow.ConfigProto; the flags for threads and GPU memory win over it.",
     )
     tensorflow_intra_op_parallelism: int = _flag("int64", 0, "Threads within one op. 0: TensorFlow decides.")
     tensorflow_inter_op_parallelism: int = _flag("int64", 0, "Ops at a time. 0: TensorFlow decides.")
@@ -193,9 +192,7 @@ class Options:
     )
     xla_cpu_compilation_enabled: bool = _flag("bool", False, "Enable XLA on the CPU.", ignored=_TUNING)
     xla_gpu_compilation_enabled: bool = _flag("bool", False, "Enable XLA on the GPU.", ignored=_TUNING)
-    enable_profiler: bool = _flag(
-        "bool", True, "Serve TensorFlow's profiler.", ignored="this version has no profiler service"
-    )
+    enable_profiler: bool = _flag("bool", True, "Serve tensorflow.ProfilerService on the gRPC port.")
     thread_pool_factory_config_file: str = _flag(
         "string",
         "",

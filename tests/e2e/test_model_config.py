@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,10 @@ def ask(server: ServerProcess, path: str) -> Any:
     return requests.post(f"{server.rest}/v1/models/{path}:predict", json=body, timeout=30).json()
 
 
+def answers(server: ServerProcess, path: str, expected: Any) -> bool:
+    return bool(ask(server, path) == expected)
+
+
 def test_a_config_file_is_served_and_followed(
     start_server: StartServer, base_path: Path, half_plus_two: Path, tmp_path: Path
 ) -> None:
@@ -49,7 +54,9 @@ def test_a_config_file_is_served_and_followed(
     publish(file, entry("a", base_path, every), entry("b", half_plus_two))
     flags = [f"--model_config_file={file}", "--model_config_file_poll_wait_seconds=1"]
     server = start_server("/ignored", flags=flags).wait_ready()
-    wait_until(lambda: ask(server, "a/versions/1") == {"predictions": [1.0]}, "both versions of a are served")
+    for version in (1, 2):  # each is loaded once it is seen to be complete
+        expected = {"predictions": [float(version)]}
+        wait_until(partial(answers, server, f"a/versions/{version}", expected), f"a's version {version}")
     assert ask(server, "a") == {"predictions": [2.0]}
     assert ask(server, "b") == {"predictions": [2.0]}
     assert ask(server, "a/labels/stable") == {"error": "Unrecognized servable version label: stable"}
@@ -59,7 +66,8 @@ def test_a_config_file_is_served_and_followed(
     wait_until(lambda: ask(server, "c") == {"predictions": [2.0]}, "c is served")
     assert ask(server, "a/labels/stable") == {"predictions": [1.0]}
     assert ask(server, "a/labels/canary") == {"predictions": [2.0]}
-    assert ask(server, "b") == {"error": "Servable not found for request: Latest(b)"}
+    gone = {"error": "Servable not found for request: Latest(b)"}
+    wait_until(lambda: ask(server, "b") == gone, "b is unloaded")
 
     publish(file, entry("a", base_path, 'version_labels { key: "stable" value: 9 }'))
     server.wait_log("Request to assign label to version 9 of model a")
@@ -82,7 +90,7 @@ def test_a_reload_over_grpc(
 
     rollback = "model_version_policy { specific { versions: 1 } }"
     assert reload(entry("model", half_plus_two), entry("a", base_path)).status.error_code == 0
-    assert ask(server, "a") == {"predictions": [2.0]}
+    wait_until(partial(answers, server, "a", {"predictions": [2.0]}), "a's latest version")
     reload(entry("a", base_path, rollback))
     wait_until(lambda: ask(server, "a") == {"predictions": [1.0]}, "a is rolled back")
     wait_until(lambda: server.states() == {1: "END"}, "the first model is unloaded")
@@ -105,7 +113,7 @@ def test_labels_in_the_first_config_need_the_flag(
     assert "FAILED_PRECONDITION: Request to assign label to version 2 of model a" in server.log
     flags = [f"--model_config_file={file}", "--allow_version_labels_for_unavailable_models"]
     server = start_server("/ignored", flags=flags).wait_ready()
-    assert ask(server, "a/labels/stable") == {"predictions": [2.0]}
+    wait_until(partial(answers, server, "a/labels/stable", {"predictions": [2.0]}), "version 2, by its label")
 
 
 def test_an_empty_config_serves_nothing_yet(start_server: StartServer, tmp_path: Path) -> None:

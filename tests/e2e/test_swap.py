@@ -113,7 +113,7 @@ def test_a_version_that_is_removed_is_unloaded_and_the_older_one_returns(
     shutil.copytree(versions / "1", base_path / "1")
     shutil.copytree(versions / "2", base_path / "2")
     server = start_server(base_path).wait_ready()
-    assert server.predict([0.0]).json() == {"predictions": [2.0]}
+    wait_until(lambda: server.predict([0.0]).json() == {"predictions": [2.0]}, "version 2 is served")
     shutil.rmtree(base_path / "2")
     wait_until(lambda: server.states() == {1: "AVAILABLE", 2: "END"}, "rolled back to version 1")
     assert server.predict([0.0]).json() == {"predictions": [1.0]}

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.engine.session_config import session_config
+from app.errors import ServingError
 from app.options import Options
 
 
@@ -46,3 +48,22 @@ def test_gpu_memory_grows_unless_a_fraction_is_given() -> None:
 
 def test_ops_may_run_where_there_is_a_kernel() -> None:
     assert session_config(Options()).allow_soft_placement
+
+
+def test_a_file_gives_the_rest_and_the_flags_win(tmp_path: Path) -> None:
+    file = tmp_path / "session.config"
+    file.write_text(
+        "intra_op_parallelism_threads: 7 log_device_placement: true gpu_options { visible_device_list: '1' }"
+    )
+    config = session_config(Options(tensorflow_session_config_file=str(file)))
+    assert config.log_device_placement
+    assert config.gpu_options.visible_device_list == "1"
+    assert config.intra_op_parallelism_threads == 0
+    assert config.allow_soft_placement
+
+
+def test_a_bad_file_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "session.config"
+    file.write_text("nope: 1")
+    with pytest.raises(ServingError, match="Invalid protobuf file"):
+        session_config(Options(tensorflow_session_config_file=str(file)))

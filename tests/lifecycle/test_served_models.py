@@ -85,7 +85,7 @@ def test_models_come_and_go(setting: Setting) -> None:
 
 def test_a_changed_policy_loads_and_unloads(setting: Setting) -> None:
     setting.models.apply([setting.model("a", 1, 2)])
-    assert setting.states("a") == {2: State.AVAILABLE}
+    wait_until(lambda: setting.states("a").get(2) is State.AVAILABLE, "the latest is available")
     setting.models.apply([setting.model("a", policy=EVERY)])
     wait_until(lambda: setting.states("a") == {1: State.AVAILABLE, 2: State.AVAILABLE}, "both")
     setting.models.apply([setting.model("a", policy=VersionPolicy(latest=None, specific=frozenset({1})))])
