@@ -29,6 +29,7 @@ from app.rest.application import make_application
 from app.rest.service import RestService
 from app.rpc.grpcio_transport import GrpcServer
 from app.rpc.methods import method_table
+from app.rpc.profiler import Profiler
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,9 @@ class Server:
         )
         self._config_poller: ConfigPoller | None = None
         methods = method_table(self._manager, self._board, options, self._models.apply)
+        self._profiler = Profiler()
+        if options.enable_profiler:
+            methods = {**methods, **self._profiler.methods()}
         self._grpc = GrpcServer(methods, options)
         self.rest: falcon.asgi.App[Any, Any] = make_application(
             RestService(self._manager, self._board, options), options
@@ -92,6 +96,8 @@ class Server:
             logger.info("Taking no action for empty config.")
         else:
             self._models.apply(models, noun="servable")
+        if self._options.enable_profiler:
+            logger.info("Profiler service is enabled")
         self._grpc.start()
         if self._options.model_config_file and self._options.model_config_file_poll_wait_seconds > 0:
             seconds = self._options.model_config_file_poll_wait_seconds
@@ -117,6 +123,7 @@ class Server:
 
     def drain(self, deadline: float) -> None:
         """Take no more gRPC calls and let the running ones finish, until `deadline` (monotonic)."""
+        self._profiler.close()  # a profile would make everybody wait for its end
         self._grpc.stop(max(0.0, deadline - time.monotonic()))
 
     def stop(self) -> None:
