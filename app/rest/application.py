@@ -35,10 +35,19 @@ def make_application(service: RestService, options: Options) -> falcon.asgi.App[
     TensorFlow Serving matches targets without decoding them, so one sink takes all of them and
     falcon's router, which decodes, is not used.
     """
-    application = falcon.asgi.App()
+    application = _Application()
     application.add_sink(_Sink(service, options), prefix="/")
     application.add_error_handler(Exception, _unexpected)
     return application
+
+
+class _Application(falcon.asgi.App[Any, Any]):
+    """A falcon application that answers HTTP versions which falcon refuses with a traceback."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["http_version"] not in ("1.0", "1.1"):
+            scope = {**scope, "http_version": "1.0"}  # a request line without a version, or a false one
+        await super().__call__(scope, receive, send)
 
 
 class _Sink:
