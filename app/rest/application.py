@@ -44,7 +44,9 @@ def make_application(service: RestService, options: Options) -> falcon.asgi.App[
 class _Application(falcon.asgi.App[Any, Any]):
     """A falcon application that answers HTTP versions which falcon refuses with a traceback."""
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(  # type: ignore[override] # as the ASGI application that it is
+        self, scope: dict[str, Any], receive: Any, send: Any
+    ) -> None:
         if scope["type"] == "http" and scope["http_version"] not in ("1.0", "1.1"):
             scope = {**scope, "http_version": "1.0"}  # a request line without a version, or a false one
         await super().__call__(scope, receive, send)
