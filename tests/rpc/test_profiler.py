@@ -73,7 +73,8 @@ def test_tensorflows_client_captures_a_profile_while_the_server_serves(
     assert path.name == f"localhost_{shared_server.grpc_port}.xplane.pb"
     space = xplane_pb2.XSpace.FromString(path.read_bytes())
     names = {meta.name for plane in space.planes for meta in plane.event_metadata.values()}
-    assert any("AddV2" in name or "add" in name for name in names), names
+    # Which ops fall into so short a time is chance; that the model ran is not.
+    assert "SessionRun" in names, names
     assert "Profiler service is enabled" in shared_server.log
 
 
