@@ -61,7 +61,7 @@ class WorkerState:
         return bool(self._shared[1])
 
 
-class _Logger(Logger):  # type: ignore[misc]
+class _Logger(Logger):  # type: ignore[misc] # gunicorn has no types
     """gunicorn's log in ours: what it says from warnings on."""
 
     def setup(self, cfg: Any) -> None:
@@ -70,7 +70,7 @@ class _Logger(Logger):  # type: ignore[misc]
         self.error_log.propagate = True
 
 
-class _Application(BaseApplication):  # type: ignore[misc]
+class _Application(BaseApplication):  # type: ignore[misc] # gunicorn has no types
     """What gunicorn is told, and what the worker needs to know."""
 
     def __init__(self, options: Options, make_server: Callable[[Options], Serving]) -> None:
@@ -99,7 +99,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
         return None  # the worker makes the application, after the load
 
 
-class _Arbiter(Arbiter):  # type: ignore[misc]
+class _Arbiter(Arbiter):  # type: ignore[misc] # gunicorn has no types
     """gunicorn's parent, with sockets that are bound but do not listen, and TFS's exit status."""
 
     def __init__(self, application: _Application, listeners: Sequence[socket.socket]) -> None:

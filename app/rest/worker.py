@@ -48,7 +48,7 @@ class Serving(Protocol):
         """Close everything."""
 
 
-class Worker(UvicornWorker):  # type: ignore[misc]
+class Worker(UvicornWorker):  # type: ignore[misc] # its package has no types
     """Runs one `Server` from its load to the end of its drain."""
 
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {

@@ -71,7 +71,7 @@ class GrpcServer:
         self._server.stop(grace_seconds).wait()
 
 
-class _TableHandler(grpc.GenericRpcHandler):  # type: ignore[type-arg]
+class _TableHandler(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in its stubs only
     """Looks calls up in the table; what is not there is UNIMPLEMENTED, without a text."""
 
     def __init__(self, methods: Mapping[str, Method]) -> None:
