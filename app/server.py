@@ -19,6 +19,7 @@ from app.config.model_config import ModelConfig, read_file
 from app.engine import savedmodel
 from app.engine.model import Model
 from app.engine.session_config import session_config
+from app.engine.warmup import warm_up_from_signatures
 from app.lifecycle.config_poller import ConfigPoller
 from app.lifecycle.manager import Manager
 from app.lifecycle.served_models import ServedModels
@@ -76,7 +77,7 @@ class Server:
             del name, version
             model = savedmodel.load(path, tags, config)
             if self._options.enable_model_warmup:
-                model.warm_up()
+                warm_up_from_signatures(model)
             return model
 
         return load

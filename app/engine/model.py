@@ -1,52 +1,42 @@
-"""A loaded model version: its signatures, and the cheapest way TensorFlow has to run them."""
+"""A loaded model version, whatever runs it: its signatures and how they are called."""
 
 from __future__ import annotations
 
-import logging
-import threading
-import time
+import abc
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
-import numpy as np
-from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.framework import tensor_util
 
 from app.engine import dtypes
 from app.engine.dtypes import Array
-from app.engine.signature import Signature, TensorSpec, example_input, spec_of
-from app.engine.status import tensorflow_errors
-from app.errors import ServingError, invalid_argument
-
-logger = logging.getLogger(__name__)
+from app.engine.signature import Signature, TensorSpec, spec_of
+from app.errors import invalid_argument
 
 # A client may ask for any subset of a signature's outputs; this bounds what is kept for them.
-_CALLABLES_KEPT = 64
+PLANS_KEPT = 64
 
 
-class Model:
-    """One loaded SavedModel. `run` may be called from any number of threads.
+class Model(abc.ABC):
+    """One loaded version. `run` and `run_tensors` may be called from any number of threads.
 
     Attributes:
         signatures: what can be called, by name.
-        signature_defs: the protos as they stand in the SavedModel, for metadata requests.
+        signature_defs: the protos as they stand in the model's file, for metadata requests.
     """
 
-    def __init__(self, session: Any, signature_defs: Mapping[str, Any]) -> None:
-        """Take over `session`, in which the model is restored and initialised."""
-        self._session = session
-        self._session_lock = threading.Lock()
+    def __init__(self, signature_defs: Mapping[str, Any]) -> None:
+        """Read `signature_defs`, name to `SignatureDef`."""
         self.signature_defs = dict(signature_defs)
         self.signatures = {name: _signature(name, proto) for name, proto in signature_defs.items()}
-        # The callable keeps the session alive; making one extends the graph, which is not thread-safe.
-        self._callable = lru_cache(maxsize=_CALLABLES_KEPT)(self._make_callable)
-        self._plan = lru_cache(maxsize=_CALLABLES_KEPT)(self._make_plan)
+        # Bound to the signatures, not to self: a cycle would keep the version's memory until a collection.
+        self._plan = lru_cache(maxsize=PLANS_KEPT)(partial(_make_plan, self.signatures))
 
     def run(
         self, signature: Signature, inputs: Mapping[str, Array], outputs: Sequence[str] = ()
     ) -> dict[str, Array]:
-        """Run a signature in the calling thread, without holding the GIL.
+        """Run a signature.
 
         Args:
             signature: one of `signatures`.
@@ -68,7 +58,7 @@ class Model:
     def run_tensors(
         self, feeds: tuple[TensorSpec, ...], values: Mapping[str, Array], fetches: tuple[str, ...]
     ) -> dict[str, Array]:
-        """Run the graph itself, for what spans several signatures.
+        """Run by tensor names, for what spans several signatures.
 
         Args:
             feeds: the inputs, no tensor twice, sorted by tensor name.
@@ -89,49 +79,17 @@ class Model:
                     raise invalid_argument(
                         f"Expects arg[{index}] to be {spec.dtype.name} but {found.name} is provided"
                     )
-        call = self._callable(tuple(spec.tensor for spec in feeds), fetches)
-        with tensorflow_errors():
-            results = call(*[values[spec.tensor] for spec in feeds])
-        return {name: _array(value) for name, value in zip(fetches, results, strict=True)}
+        names = tuple(spec.tensor for spec in feeds)
+        results = self._call(names, [values[name] for name in names], fetches)
+        return dict(zip(fetches, results, strict=True))
 
-    def _make_plan(
-        self, name: str, aliases: tuple[str, ...]
-    ) -> tuple[tuple[TensorSpec, ...], tuple[str, ...]]:
-        """What to feed and fetch for some outputs of a signature."""
-        signature = self.signatures[name]
-        fetches = dict.fromkeys(signature.outputs[alias].tensor for alias in aliases)
-        return sorted_feeds(signature.inputs.values()), tuple(fetches)
+    @abc.abstractmethod
+    def _call(self, feeds: tuple[str, ...], values: Sequence[Array], fetches: tuple[str, ...]) -> list[Array]:
+        """Compute the tensors `fetches`, in their order, from a value for each of the tensors `feeds`."""
 
-    def _make_callable(self, feeds: tuple[str, ...], fetches: tuple[str, ...]) -> Any:
-        options = config_pb2.CallableOptions(feed=feeds, fetch=fetches)
-        # -1 runs the graph in the caller's thread: no hand-over, a few microseconds for a small graph.
-        options.run_options.inter_op_thread_pool = -1
-        with self._session_lock, tensorflow_errors():
-            return self._session._make_callable_from_options(options)
-
-    def warm_up(self) -> None:
-        """Run every signature once on an example made from its declaration, where that works.
-
-        A signature that cannot be run on such an example (one that parses its input, say) is left
-        cold; only the log says so.
-        """
-        for signature in self.signatures.values():
-            inputs = {alias: example_input(spec) for alias, spec in signature.inputs.items()}
-            values = {alias: value for alias, value in inputs.items() if value is not None}
-            if not signature.is_callable or len(values) != len(inputs):
-                continue
-            started = time.monotonic()
-            try:
-                self.run(signature, values)
-            except ServingError as error:
-                logger.info("Signature %s stays cold: %s", signature.name, str(error).splitlines()[0])
-            else:
-                logger.info("Signature %s warmed up in %.3f s.", signature.name, time.monotonic() - started)
-
+    @abc.abstractmethod
     def close(self) -> None:
-        """Give the session's memory back. Nothing runs any more, or will."""
-        self._callable.cache_clear()
-        self._session.close()
+        """Give the version's memory back. Nothing runs any more, or will."""
 
 
 def sorted_feeds(specs: Iterable[TensorSpec]) -> tuple[TensorSpec, ...]:
@@ -140,11 +98,13 @@ def sorted_feeds(specs: Iterable[TensorSpec]) -> tuple[TensorSpec, ...]:
     return tuple(by_tensor[tensor] for tensor in sorted(by_tensor))
 
 
-def _array(value: Any) -> Array:
-    """What TensorFlow returned as an array: of a tensor without dimensions it returns the bare element."""
-    if isinstance(value, np.ndarray):
-        return value
-    return np.array(value, object if isinstance(value, bytes) else None)
+def _make_plan(
+    signatures: Mapping[str, Signature], name: str, aliases: tuple[str, ...]
+) -> tuple[tuple[TensorSpec, ...], tuple[str, ...]]:
+    """What to feed and fetch for some outputs of a signature."""
+    signature = signatures[name]
+    fetches = dict.fromkeys(signature.outputs[alias].tensor for alias in aliases)
+    return sorted_feeds(signature.inputs.values()), tuple(fetches)
 
 
 def _signature(name: str, proto: Any) -> Signature:

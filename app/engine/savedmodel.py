@@ -1,4 +1,4 @@
-"""A SavedModel directory to a `Model`: parsed, restored and initialised in a TensorFlow session.
+"""A SavedModel directory to a `SessionModel`: parsed, restored and initialised in a TensorFlow session.
 
 TensorFlow's session runtime loads TF1 and TF2 exports alike, as the C++ TensorFlow Serving does.
 """
@@ -17,14 +17,14 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.saved_model import loader_impl
 
-from app.engine.model import Model
+from app.engine.session_model import SessionModel
 from app.engine.status import tensorflow_errors
 from app.errors import Code, ServingError, not_found
 
 logger = logging.getLogger(__name__)
 
 
-def load(path: str, tags: Sequence[str], config: Any) -> Model:
+def load(path: str, tags: Sequence[str], config: Any) -> SessionModel:
     """Load the SavedModel in the version directory `path`.
 
     Args:
@@ -58,7 +58,7 @@ def load(path: str, tags: Sequence[str], config: Any) -> Model:
         " ".join(tags),
         (time.monotonic() - started) * 1e6,
     )
-    return Model(session, meta_graph.signature_def)
+    return SessionModel(session, meta_graph.signature_def)
 
 
 def _parse(path: str) -> Any:

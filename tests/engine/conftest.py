@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tensorflow as tf
 
 from app.engine import savedmodel
 from app.engine.model import Model
@@ -16,6 +18,20 @@ from tests.support import models
 
 def load(path: Path) -> Model:
     return savedmodel.load(str(path), ["serve"], session_config(Options()))
+
+
+def edited(path: Path, change: Callable[[Any], None], tmp_path: Path) -> Model:
+    """The model in `path` with another meta graph."""
+    copy = tmp_path / "edited" / "1"
+    copy.parent.mkdir()
+    tf.io.gfile.makedirs(str(copy))
+    for file in path.rglob("*"):
+        target = copy / file.relative_to(path)
+        if file.is_dir():
+            target.mkdir()
+        else:
+            target.write_bytes(file.read_bytes())
+    return load(models.edit_meta_graph(copy, change))
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import logging
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ import tensorflow as tf
 
 from app.engine.model import Model
 from app.errors import Code, ServingError
-from tests.engine.conftest import load
+from tests.engine.conftest import edited, load
 from tests.support import models
 
 # Some tenths of a second of counting.
@@ -22,20 +20,6 @@ LONG_RUN = 200_000
 
 def run(model: Model, inputs: dict[str, Any], *outputs: str, name: str = "serving_default") -> dict[str, Any]:
     return model.run(model.signatures[name], inputs, outputs)
-
-
-def edited(path: Path, change: Callable[[Any], None], tmp_path: Path) -> Model:
-    """The model in `path` with another meta graph."""
-    copy = tmp_path / "edited" / "1"
-    copy.parent.mkdir()
-    tf.io.gfile.makedirs(str(copy))
-    for file in path.rglob("*"):
-        target = copy / file.relative_to(path)
-        if file.is_dir():
-            target.mkdir()
-        else:
-            target.write_bytes(file.read_bytes())
-    return load(models.edit_meta_graph(copy, change))
 
 
 SAMPLES: dict[str, list[Any]] = {
@@ -230,47 +214,3 @@ def test_a_signature_that_names_no_tensor_of_the_graph_is_an_error_of_its_runs(
         run(model, {"x": np.array([1], np.float32)}, name="broken")
     assert run(model, {"x": np.array([1], np.float32)})["y"].tolist() == [2.5]
     model.close()
-
-
-def test_warm_up_runs_every_signature_that_can_be_called(
-    half_plus_two: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO, "app")
-    model = load(half_plus_two / "1")
-    caplog.clear()
-    model.warm_up()
-    (message,) = caplog.messages
-    assert message.startswith("Signature serving_default warmed up in ")
-    model.close()
-
-
-def test_a_signature_that_refuses_an_example_stays_cold(
-    half_plus_two: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    def change(meta_graph: Any) -> None:
-        signature = meta_graph.signature_def["broken"]
-        signature.CopyFrom(meta_graph.signature_def["serving_default"])
-        signature.outputs["y"].name = "nowhere:0"
-
-    caplog.set_level(logging.INFO, "app")
-    model = edited(half_plus_two / "1", change, tmp_path)
-    model.warm_up()
-    assert sum(message.startswith("Signature serving_default warmed up") for message in caplog.messages) == 1
-    (cold,) = [message for message in caplog.messages if "cold" in message]
-    assert cold.startswith("Signature broken stays cold: ")
-    assert "\n" not in cold
-    model.close()
-
-
-def test_warm_up_skips_inputs_of_unknown_rank(identity: Model, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "app")
-    identity.warm_up()
-    assert not caplog.messages
-
-
-def test_a_closed_model_does_not_run(half_plus_two: Path) -> None:
-    model = load(half_plus_two / "1")
-    run(model, {"x": np.array([1], np.float32)})
-    model.close()
-    with pytest.raises((ServingError, RuntimeError)):
-        run(model, {"x": np.array([1], np.float32)})
