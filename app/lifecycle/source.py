@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import queue
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from app.config.version_policy import VersionPolicy
-from app.lifecycle.storage import BasePathError, Listing, Settling, list_versions
+from app.lifecycle.storage import BasePathError, Listing, Settling, list_versions, read_entries
 from app.lifecycle.watcher import Watcher
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,16 @@ class SourceModel:
     policy: VersionPolicy = field(default_factory=VersionPolicy)
 
 
+@dataclass(frozen=True)
+class _Look:
+    """What the last look at a model saw. While nothing of it changes, nothing has to be done."""
+
+    model: SourceModel
+    entries: frozenset[tuple[str, int]]
+    paths: frozenset[str]
+    copying: tuple[int, ...]
+
+
 class FileSystemSource:
     """One thread that looks at every base path, at events and at every poll.
 
@@ -59,10 +70,12 @@ class FileSystemSource:
         self._target = target
         self._poll_seconds = poll_seconds
         self._settling = Settling()
+        self._renamed: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._looks: dict[str, _Look] = {}
         self._reported: dict[str, str] = {}
         self._wake = threading.Event()
         self._stopping = False
-        self._watcher = Watcher(self._wake.set)
+        self._watcher = Watcher(self._noticed)
         self._thread = threading.Thread(target=self._run, name="ferry-source", daemon=True)
 
     def set_models(self, models: Mapping[str, SourceModel]) -> None:
@@ -105,33 +118,52 @@ class FileSystemSource:
         finally:
             self._watcher.stop()
 
+    def _noticed(self, renamed: str | None) -> None:
+        """Look again; called in watchdog's thread."""
+        if renamed is not None:
+            self._renamed.put(renamed)
+        self._wake.set()
+
     def look(self) -> bool:
         """Look at every base path once and tell the target.
 
         Returns:
             Whether some version is still being copied, so that another look should follow soon.
         """
-        unsettled = False
-        seen: set[str] = set()
+        while not self._renamed.empty():
+            self._settling.trust(self._renamed.get())
+        unsettled = changed = False
         for name, model in self._models.items():
             try:
-                listing = list_versions(name, model.base_path)
+                entries = read_entries(name, model.base_path)
             except BasePathError as error:
+                self._looks.pop(name, None)
                 self._report(
                     name, f"FileSystemStoragePathSource encountered a filesystem access error: {error}"
                 )
                 continue
-            seen.update(listing.versions.values())
-            complete = {
-                number: path for number, path in listing.versions.items() if self._settling.is_complete(path)
-            }
-            copying = sorted(listing.versions.keys() - complete.keys())
-            unsettled = unsettled or bool(copying)
-            self._report(name, _problem(name, model, listing, copying))
-            if complete or not copying:
-                self._tell(name, model, complete)
-        self._settling.forget_all_but(seen)
+            last = self._looks.get(name)
+            if last is None or last.copying or last.model is not model or last.entries != entries:
+                self._look_at(name, model, entries)
+                unsettled = unsettled or bool(self._looks[name].copying)
+                changed = True
+        for gone in self._looks.keys() - self._models.keys():
+            del self._looks[gone]
+            changed = True
+        if changed:
+            self._settling.forget_all_but({path for look in self._looks.values() for path in look.paths})
         return unsettled
+
+    def _look_at(self, name: str, model: SourceModel, entries: frozenset[tuple[str, int]]) -> None:
+        """Tell the target what is wanted of `entries`, and remember them."""
+        listing = list_versions(model.base_path, (entry for entry, _ in entries))
+        paths = listing.versions
+        complete = {number: path for number, path in paths.items() if self._settling.is_complete(path)}
+        copying = tuple(sorted(paths.keys() - complete.keys()))
+        self._looks[name] = _Look(model, entries, frozenset(paths.values()), copying)
+        self._report(name, _problem(name, model, listing, copying))
+        if complete or not copying:
+            self._tell(name, model, complete)
 
     def _tell(self, name: str, model: SourceModel, complete: Mapping[int, str]) -> None:
         """Tell the target what is wanted of `complete`, unless the model has changed meanwhile."""
@@ -147,7 +179,7 @@ class FileSystemSource:
         self._reported[name] = problem
 
 
-def _problem(name: str, model: SourceModel, listing: Listing, copying: list[int]) -> str:
+def _problem(name: str, model: SourceModel, listing: Listing, copying: Sequence[int]) -> str:
     """What a user should know of a base path; empty if all is well."""
     if not listing.versions:
         return (
@@ -155,7 +187,9 @@ def _problem(name: str, model: SourceModel, listing: Listing, copying: list[int]
             f"name your leaf directory as a number (eg. '/1/')?"
         )
     told = [*listing.duplicates]
-    told += [f"Version {number} of servable {name} is still being written." for number in copying]
+    if copying:
+        which = f"Version {copying[0]}" if len(copying) == 1 else f"Versions {', '.join(map(str, copying))}"
+        told.append(f"{which} of servable {name} {'is' if len(copying) == 1 else 'are'} still being written.")
     missing = sorted((model.policy.specific or frozenset()) - listing.versions.keys())
     told += [f"Version {number} of servable {name} was requested but is not there." for number in missing]
     if model.policy.specific is not None and not model.policy.specific:

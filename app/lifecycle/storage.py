@@ -6,7 +6,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 # strtoll's grammar, which TensorFlow Serving uses: blanks, a sign and leading zeros are fine.
@@ -31,17 +31,15 @@ class Listing:
     duplicates: tuple[str, ...] = ()
 
 
-def list_versions(model: str, base_path: str) -> Listing:
-    """List the version directories of `model`.
-
-    A name is a version if it reads as a decimal int64; others are ignored, as TensorFlow Serving
-    does. Of two names with one number the later in byte order wins.
+def read_entries(model: str, base_path: str) -> frozenset[tuple[str, int]]:
+    """The entries of `model`'s base path, each with its inode: equal as long as nothing came or went.
 
     Raises:
         BasePathError: the directory is missing or cannot be read.
     """
     try:
-        names = sorted(os.listdir(base_path), key=os.fsencode)
+        with os.scandir(base_path) as entries:
+            return frozenset((entry.name, entry.inode()) for entry in entries)
     except FileNotFoundError:
         raise BasePathError(
             f"Could not find base path {base_path} for servable {model} with error NOT_FOUND: "
@@ -57,10 +55,18 @@ def list_versions(model: str, base_path: str) -> Listing:
             f"Could not read base path {base_path} for servable {model}: {error.strerror}. "
             f"Make it readable for user {os.getuid()}, group {os.getgid()}."
         ) from None
+
+
+def list_versions(base_path: str, names: Iterable[str]) -> Listing:
+    """Which of the entries `names` of `base_path` are versions.
+
+    A name is a version if it reads as a decimal int64; others are ignored, as TensorFlow Serving
+    does. Of two names with one number the later in byte order wins.
+    """
     versions: dict[int, str] = {}
     taken: dict[int, str] = {}
     duplicates = []
-    for name in names:
+    for name in sorted(names, key=os.fsencode):
         if not _NUMBER.match(name) or not -_INT64 <= (number := int(name)) < _INT64:
             continue
         if number in taken:
@@ -76,9 +82,9 @@ def list_versions(model: str, base_path: str) -> Listing:
 class Settling:
     """Tells a version directory that is still being copied from one that is complete.
 
-    A directory whose files are older than `quiet_seconds` is complete at the first look (what was
-    renamed into place, or was always there); a younger one is once two looks that far apart have
-    seen the same files.
+    A directory is complete at the first look if it was renamed into place, or if its files are older
+    than twice `quiet_seconds`; another one is once two looks `quiet_seconds` apart have seen the same
+    files.
     """
 
     def __init__(self, quiet_seconds: float = 1.0) -> None:
@@ -86,6 +92,11 @@ class Settling:
         self._quiet = quiet_seconds
         self._complete: dict[str, tuple[int, int]] = {}
         self._seen: dict[str, tuple[object, float]] = {}
+        self._renamed: set[str] = set()
+
+    def trust(self, path: str) -> None:
+        """Take `path` as complete at the next look: it was renamed into place."""
+        self._renamed.add(path)
 
     def is_complete(self, path: str) -> bool:
         """Whether `path` can be loaded; once True for a directory, it stays so."""
@@ -96,6 +107,8 @@ class Settling:
         identity = (status.st_dev, status.st_ino)
         if self._complete.get(path) == identity:
             return True
+        if path in self._renamed:
+            return self._done(path, identity)
         fingerprint = tuple(sorted(_files(path)))
         newest = max((changed for _, _, changed in fingerprint), default=status.st_ctime)
         now = time.monotonic()
@@ -117,6 +130,7 @@ class Settling:
 
     def forget_all_but(self, paths: set[str]) -> None:
         """Drop what is remembered of directories that are gone."""
+        self._renamed.clear()
         self._complete = {path: kept for path, kept in self._complete.items() if path in paths}
         self._seen = {path: kept for path, kept in self._seen.items() if path in paths}
 

@@ -1,7 +1,8 @@
 """File system events for base paths, through watchdog.
 
 Events only say "look again": what is there is always read anew, so that a lost or doubled event
-does no harm. Where events cannot be had (network file systems, exhausted inotify limits) polling
+does no harm. One thing only an event can tell: that a directory was renamed into place, and so is
+complete. Where events cannot be had (network file systems, exhausted inotify limits) polling
 remains.
 """
 
@@ -21,8 +22,9 @@ from watchdog.events import (
     FileSystemEvent,
     FileSystemEventHandler,
 )
-from watchdog.observers import Observer
 from watchdog.observers.api import ObservedWatch
+from watchdog.observers.inotify import InotifyObserver
+from watchdog.observers.inotify_move_event_grouper import InotifyMoveEventGrouper
 
 logger = logging.getLogger(__name__)
 
@@ -37,12 +39,17 @@ _EVENTS: list[type[FileSystemEvent]] = [
 ]
 
 
+# watchdog holds the first half of a rename back for so long, waiting for the second: half a second. Here
+# the halves may as well come one by one.
+InotifyMoveEventGrouper.delay = 0.0
+
+
 class _Notify(FileSystemEventHandler):
-    def __init__(self, callback: Callable[[], None]) -> None:
+    def __init__(self, callback: Callable[[str | None], None]) -> None:
         self._callback = callback
 
-    def on_any_event(self, event: FileSystemEvent) -> None:  # noqa: ARG002 - every event means the same
-        self._callback()
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        self._callback(os.fsdecode(event.dest_path) or None)
 
 
 class Watcher:
@@ -52,10 +59,11 @@ class Watcher:
     watchdog's thread.
     """
 
-    def __init__(self, callback: Callable[[], None]) -> None:
-        """Call `callback`, without arguments, at each event."""
+    def __init__(self, callback: Callable[[str | None], None]) -> None:
+        """Call `callback` at each event, with the new path of what was renamed, None for all else."""
         self._handler = _Notify(callback)
-        self._observer = Observer()
+        # Full events: what is renamed from elsewhere counts as a rename too, not as a creation.
+        self._observer = InotifyObserver(generate_full_events=True)
         self._watches: dict[str, tuple[ObservedWatch, tuple[int, int]]] = {}
         self._failed: set[str] = set()
 

@@ -8,6 +8,7 @@ import pytest
 
 from app.config.version_policy import VersionPolicy
 from app.lifecycle.source import FileSystemSource, SourceModel
+from app.lifecycle.storage import Settling
 
 
 class Target:
@@ -57,6 +58,35 @@ def test_a_new_version_is_told_by_its_event_long_before_the_next_poll(tmp_path: 
     version(tmp_path, "2")
     wait_for(target, ("m", {2: f"{tmp_path}/2"}))
     source.stop()
+
+
+def test_a_version_that_is_renamed_into_place_is_told_at_once(tmp_path: Path) -> None:
+    target = Target()
+    source = looking_at({"m": tmp_path / "m"}, target, 3600)
+    source._settling = Settling(quiet_seconds=3600)  # by settling it would not be told today
+    (tmp_path / "m").mkdir()
+    source.start()
+    wait_for(target, ("m", {}))
+    staged = version(tmp_path, "staged")
+    (staged / "saved_model.pb").write_bytes(b"x")
+    staged.rename(tmp_path / "m" / "1")
+    wait_for(target, ("m", {1: f"{tmp_path}/m/1"}))
+    source.stop()
+
+
+def test_as_long_as_nothing_changes_nothing_is_told_again(tmp_path: Path) -> None:
+    target = Target()
+    version(tmp_path, "1")
+    source = looking_at({"m": tmp_path}, target, 1)
+    while source.look():
+        pass
+    wait_for(target, ("m", {1: f"{tmp_path}/1"}))
+    source.look()
+    assert target.told.empty()
+    version(tmp_path, "2")
+    while source.look():
+        pass
+    wait_for(target, ("m", {2: f"{tmp_path}/2"}))
 
 
 def test_an_empty_base_path_wants_nothing_and_says_so_once(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ def noticed() -> threading.Event:
 
 @pytest.fixture
 def watcher(noticed: threading.Event) -> Iterator[Watcher]:
-    watcher = Watcher(noticed.set)
+    watcher = Watcher(lambda _: noticed.set())
     watcher.start()
     yield watcher
     watcher.stop()
@@ -36,6 +37,24 @@ def test_entries_that_appear_move_or_go_are_noticed(
         noticed.clear()
         action()
         assert noticed.wait(30)
+
+
+@pytest.mark.parametrize("origin", ["model/.staging", "elsewhere"])
+def test_a_rename_into_the_directory_is_told_with_its_path(tmp_path: Path, origin: str) -> None:
+    told: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    watcher = Watcher(told.put)
+    watcher.start()
+    watched = tmp_path / "model"
+    watched.mkdir()
+    (tmp_path / origin).mkdir()
+    watcher.watch(str(watched))
+    (tmp_path / origin).rename(watched / "1")
+    while (path := told.get(timeout=30)) is None:
+        pass  # the half of the rename that left
+    assert path == f"{watched}/1"
+    (watched / "2").mkdir()
+    assert told.get(timeout=30) is None
+    watcher.stop()
 
 
 def test_looking_is_not_an_event(watcher: Watcher, noticed: threading.Event, tmp_path: Path) -> None:

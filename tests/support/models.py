@@ -47,6 +47,18 @@ def save_half_plus(path: Path, constant: float = 2.0) -> Path:
     return save(module, path, module.function)
 
 
+def save_large(path: Path, megabytes: int) -> Path:
+    """y = x + w[0], where the variable w holds `megabytes` of random float32; x is float [None]."""
+    tf = tensorflow()
+    module = tf.Module()
+    module.weights = tf.Variable(tf.random.uniform([megabytes, 250_000]))
+    module.function = tf.function(
+        lambda x: {"y": x + tf.reduce_sum(module.weights[0]) / 250_000},
+        input_signature=[tf.TensorSpec([None], tf.float32, name="x")],
+    )
+    return save(module, path, module.function)
+
+
 DTYPES = (
     *("float32", "float64", "float16", "bfloat16", "int8", "int16", "int32", "int64", "uint8", "uint16"),
     *("uint32", "uint64", "bool", "string", "complex64", "complex128"),

@@ -45,6 +45,11 @@ def accepts(port: int) -> bool:
         return sock.connect_ex(("127.0.0.1", port)) == 0
 
 
+def resident_bytes(pid: int) -> int:
+    """The resident size of a process."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 class ServerProcess:
     """`python -m app` with free ports and a log that can be read."""
 
