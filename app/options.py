@@ -161,12 +161,11 @@ class Options:
     saved_model_tags: str = _flag("string", "serve", "Tags of the meta graph to load, comma-separated.")
     grpc_channel_arguments: str = _flag("string", "", "gRPC server arguments: key=value,key=value.")
     grpc_max_threads: int = _flag("int32", 0, "Threads that handle gRPC requests.", cpu_factor=4)
-    enable_model_warmup: bool = _flag("bool", True, "Run a version once before it becomes available.")
+    enable_model_warmup: bool = _flag(
+        "bool", True, "Warm a version up before it becomes available: replay its warm-up file."
+    )
     num_request_iterations_for_warmup: int = _flag(
-        "int32",
-        0,
-        "Repetitions of each warm-up record.",
-        ignored="warm-up files are not read in this version",
+        "int32", 0, "How often each request of a warm-up file is replayed. 0 or less: once."
     )
     version: bool = _flag("bool", False, "Print the version and exit.")
     monitoring_config_file: str = _flag(
@@ -213,6 +212,12 @@ class Options:
     )
     drain_seconds: float = _flag(
         "float", 8.0, "Ferry: on SIGTERM, seconds that requests in flight have to finish."
+    )
+    enable_automatic_warmup: bool = _flag(
+        "bool",
+        True,
+        "Ferry: run every signature of a version without a warm-up file once, on a made-up input. "
+        "Needs --enable_model_warmup.",
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import falcon.asgi
 
+from app.api.warmup import replay_warmup_file
 from app.config.model_config import ModelConfig, read_file
 from app.engine import savedmodel
 from app.engine.model import Model
@@ -74,13 +75,31 @@ class Server:
         tags = self._options.saved_model_tags.split(",") if self._options.saved_model_tags else ["serve"]
 
         def load(name: str, version: int, path: str) -> Model:
-            del name, version
+            del name
             model = savedmodel.load(path, tags, config)
-            if self._options.enable_model_warmup:
-                warm_up_from_signatures(model)
+            try:
+                self._warm_up(model, version, path)
+            except BaseException:
+                model.close()
+                raise
             return model
 
         return load
+
+    def _warm_up(self, model: Model, version: int, path: str) -> None:
+        """Make the slow first runs of a model that was loaded from `path`."""
+        options = self._options
+        if not options.enable_model_warmup:
+            return
+        replayed = replay_warmup_file(
+            model,
+            version,
+            path,
+            repetitions=options.num_request_iterations_for_warmup,
+            check_method_name=options.enable_signature_method_name_check,
+        )
+        if not replayed and options.enable_automatic_warmup:
+            warm_up_from_signatures(model)
 
     def start(self) -> None:
         """Load the models, then answer gRPC. Blocks until both are done, however long it takes.

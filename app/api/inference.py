@@ -14,13 +14,12 @@ from typing import Any
 from tensorflow_serving.apis import classification_pb2, inference_pb2, regression_pb2
 
 from app.api.examples import example_tensor
-from app.api.models import ModelSpec
+from app.api.models import LoadedVersion, ModelSpec
 from app.api.predict import check_deadline
 from app.engine.dtypes import Array, of_array
 from app.engine.model import Model, sorted_feeds
 from app.engine.signature import DEFAULT_SIGNATURE, Signature
 from app.errors import Code, ServingError, invalid_argument
-from app.lifecycle.manager import Handle
 
 CLASSIFY = "tensorflow/serving/classify"
 REGRESS = "tensorflow/serving/regress"
@@ -44,7 +43,7 @@ class _Task:
 
 
 def classify(
-    handle: Handle[Model],
+    handle: LoadedVersion,
     spec: ModelSpec,
     examples: Any,
     *,
@@ -54,7 +53,7 @@ def classify(
     """Answer a Classify request.
 
     Args:
-        handle: the pinned model.
+        handle: the version to run, pinned unless nobody else has it yet.
         spec: the model spec of the request.
         examples: an `Input`.
         check_method_name: refuse signatures that were not exported for this.
@@ -76,7 +75,7 @@ def classify(
 
 
 def regress(
-    handle: Handle[Model],
+    handle: LoadedVersion,
     spec: ModelSpec,
     examples: Any,
     *,
@@ -97,7 +96,7 @@ def regress(
 
 
 def multi_inference(
-    handle: Handle[Model],
+    handle: LoadedVersion,
     tasks: Sequence[Any],
     examples: Any,
     *,
@@ -107,7 +106,7 @@ def multi_inference(
     """Answer a MultiInference request: several signatures of one model in one run.
 
     Args:
-        handle: the model that the first task names, pinned.
+        handle: as for `classify`; of the model that the first task names.
         tasks: the request's InferenceTasks, at least one.
         examples: an `Input`; it feeds every task.
         check_method_name: refuse signatures that were not exported for their task's method.
@@ -217,7 +216,7 @@ def _run(
     return len(tensor), model.run_tensors(feeds, {spec.tensor: tensor for spec in feeds}, fetches)
 
 
-def _echo_spec(proto: Any, handle: Handle[Model], spec: ModelSpec) -> None:
+def _echo_spec(proto: Any, handle: LoadedVersion, spec: ModelSpec) -> None:
     proto.name = spec.name
     proto.version.value = handle.version
     proto.signature_name = spec.signature_name or DEFAULT_SIGNATURE

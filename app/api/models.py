@@ -27,6 +27,18 @@ class ModelSpec:
     signature_name: str = ""
 
 
+class LoadedVersion(Protocol):
+    """A version that can be run: a `Handle`, or one that is not served yet."""
+
+    @property
+    def servable(self) -> Model:
+        """What was loaded."""
+
+    @property
+    def version(self) -> int:
+        """Its number."""
+
+
 class Registry(Protocol):
     """Where versions are pinned and labels are known: the lifecycle manager."""
 

@@ -308,6 +308,7 @@ class Manager(Generic[S]):
 
 def _as_serving_error(error: Exception) -> ServingError:
     if isinstance(error, ServingError):
-        return error
+        # Not the one that was raised: the board keeps it, and its traceback all that the load had made.
+        return ServingError(error.code, error.message)
     logger.error("A load ended in an unexpected error", exc_info=error)
     return ServingError(Code.INTERNAL, f"{type(error).__name__}: {error}")

@@ -27,11 +27,11 @@ from app.api.model_status import get_model_status
 from app.api.models import ModelSpec, Registry, resolve
 from app.api.predict import find_signature, predict
 from app.api.reload_config import ApplyModels, reload_config
+from app.api.tensor_proto import LazyInputs, from_array
 from app.engine.signature import DEFAULT_SIGNATURE
 from app.errors import ServingError, invalid_argument
 from app.lifecycle.states import StateBoard
 from app.options import Options
-from app.rpc.tensor_proto import LazyInputs, from_array
 
 # TensorFlow Serving cuts error texts on gRPC, so that they fit into the headers of an answer.
 _LONGEST_MESSAGE = 1024

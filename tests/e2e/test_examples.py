@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 import requests
 from tensorflow_serving.apis import inference_pb2
 
+from tests.conftest import StartServer
 from tests.support.process import REPOSITORY, ServerProcess, free_port
 
 SAMPLES = REPOSITORY / "models-sample"
@@ -100,6 +102,22 @@ def test_multi_inference_of_the_sample(serve: dict[str, ServerProcess]) -> None:
     first, second = serve["half_plus_two"].prediction.MultiInference(request, timeout=30).results
     assert first.regression_result.regressions[0].value == 4.0
     assert second.classification_result.classifications[0].classes[0].score == 3.0
+
+
+def test_the_warm_up_file_of_the_example_is_replayed(start_server: StartServer, tmp_path: Path) -> None:
+    shutil.copytree(SAMPLES / "half_plus_two", tmp_path / "model")
+    version = tmp_path / "model" / "00000123"
+    command = [sys.executable, str(EXAMPLES / "write_warmup.py"), str(version)]
+    subprocess.run(command, check=True)
+    server = start_server(tmp_path / "model").wait_ready()
+    assert "Number of warmup records read: 4." in server.log
+
+
+def test_the_warm_up_example_without_a_version_says_so(tmp_path: Path) -> None:
+    command = [sys.executable, str(EXAMPLES / "write_warmup.py"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert done.stderr.startswith(f"{tmp_path} holds no saved_model.pb")
 
 
 def test_every_example_is_tested_and_in_the_table() -> None:

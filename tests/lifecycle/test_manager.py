@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -223,6 +224,24 @@ def test_an_unexpected_error_of_a_load_ends_the_version_not_the_manager() -> Non
     running.manager.set_aspired("m", {2: "/2"})
     running.wait({1: State.END, 2: State.AVAILABLE})
     running.manager.stop()
+
+
+def test_a_load_that_failed_keeps_nothing_of_what_it_had_made() -> None:
+    made: list[weakref.ref[Servable]] = []
+
+    def load_and_fail(model: str, version: int, path: str) -> Servable:
+        del model, version
+        servable = Servable(path)
+        made.append(weakref.ref(servable))
+        raise invalid_argument("warm-up failed")
+
+    running = Running(load_and_fail, max_retries=0)
+    running.manager.set_aspired("m", {1: "large"})
+    running.wait({1: State.END})
+    running.manager.stop()
+    wait_until(lambda: made[0]() is None, "the servable is gone")
+    (status,) = running.board.versions("m")
+    assert str(status.error) == "INVALID_ARGUMENT: warm-up failed"
 
 
 def test_stop_closes_what_is_idle(running: Running) -> None:

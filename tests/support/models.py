@@ -160,3 +160,51 @@ def edit_meta_graph(path: Path, change: Callable[[Any], None]) -> Path:
     change(saved_model.meta_graphs[0])
     file.write_bytes(saved_model.SerializeToString())
     return path
+
+
+def save_counting(path: Path) -> Path:
+    """A model that counts its runs. `count` has no input and gives predict, classify and regress, int64 [].
+
+    `serving_default`: x float [None] to y = x / 2 + 2. `classify` and `regress`: serialized Examples with a
+    float x; scores float [None, 1] and outputs float [None] are what x was.
+    """
+    tf = tensorflow()
+    module = tf.Module()
+    module.runs = {name: tf.Variable(0, dtype=tf.int64) for name in ("predict", "classify", "regress")}
+    examples = tf.TensorSpec([None], tf.string, name="inputs")
+
+    def x_of(inputs: Any) -> Any:
+        return tf.io.parse_example(inputs, {"x": tf.io.FixedLenFeature([1], tf.float32)})["x"]
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])  # type: ignore[untyped-decorator]
+    def predict(x: Any) -> Any:
+        module.runs["predict"].assign_add(1)
+        return {"y": x / 2.0 + 2.0}
+
+    @tf.function(input_signature=[examples])  # type: ignore[untyped-decorator]
+    def classify(inputs: Any) -> Any:
+        module.runs["classify"].assign_add(1)
+        return {"scores": x_of(inputs)}
+
+    @tf.function(input_signature=[examples])  # type: ignore[untyped-decorator]
+    def regress(inputs: Any) -> Any:
+        module.runs["regress"].assign_add(1)
+        return {"outputs": x_of(inputs)[:, 0]}
+
+    @tf.function(input_signature=[])  # type: ignore[untyped-decorator]
+    def count() -> Any:
+        return {name: tf.identity(runs) for name, runs in module.runs.items()}
+
+    signatures = {"serving_default": predict, "classify": classify, "regress": regress, "count": count}
+    return save(module, path, signatures)
+
+
+def write_warmup(path: Path, *records: Any) -> Path:
+    """Give the version directory `path` a warm-up file of PredictionLogs, or of bytes; the file."""
+    tf = tensorflow()
+    file = path / "assets.extra" / "tf_serving_warmup_requests"
+    file.parent.mkdir(exist_ok=True)
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        for record in records:
+            writer.write(record if isinstance(record, bytes) else record.SerializeToString())
+    return file

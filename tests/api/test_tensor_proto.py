@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from tensorflow.core.framework import tensor_pb2, types_pb2
 
+from app.api.tensor_proto import LazyInputs, from_array, to_array
 from app.engine import dtypes
 from app.engine.dtypes import STRING, Array, DType
 from app.errors import ServingError
-from app.rpc.tensor_proto import LazyInputs, from_array, to_array
 from tests.support.models import DTYPES
 
 ALL = [dtypes.from_number(tf.as_dtype(name).as_datatype_enum) for name in DTYPES]
