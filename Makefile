@@ -44,8 +44,9 @@ compose-single: samples image ## start compose/single.yml: one model in a contai
 compose-single-down: ## stop it
 	$(COMPOSE) -f compose/single.yml down
 
-bench: samples ## measure what a request costs, as ratios to baselines of the same run
+bench: samples ## measure what requests, versions and swaps cost, as ratios within one run
 	$(RUN) bench/run.py
+	$(RUN) bench/lifecycle.py
 
 samples: $(READY) ## build the sample models that are missing
 	@$(RUN) models-sample/build.py $(SAMPLES)

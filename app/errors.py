@@ -81,3 +81,10 @@ def invalid_argument(message: str) -> ServingError:
 def not_found(message: str) -> ServingError:
     """Shorthand for what is not there."""
     return ServingError(Code.NOT_FOUND, message)
+
+
+def without_traceback(error: Exception) -> ServingError:
+    """`error` as one to keep: INTERNAL unless it is a ServingError, and free of what a traceback holds."""
+    if isinstance(error, ServingError):
+        return ServingError(error.code, error.message)
+    return ServingError(Code.INTERNAL, f"{type(error).__name__}: {error}")

@@ -46,7 +46,8 @@ class Flag:
     cpu_factor: int
 
 
-def _cpus() -> int:
+def usable_cpus() -> int:
+    """How many CPUs this process may run on."""
     return len(os.sched_getaffinity(0))
 
 
@@ -54,7 +55,7 @@ def _flag(
     kind: str, default: Any, text: str, *, ignored: str = "", refused: str = "", cpu_factor: int = 0
 ) -> Any:
     if cpu_factor:
-        default = cpu_factor * _cpus()
+        default = cpu_factor * usable_cpus()
     support = Support.IGNORED if ignored else Support.REFUSED if refused else Support.ACTS
     metadata: dict[str, Any] = {"type": kind, "help": text, "support": support, "reason": ignored or refused}
     metadata["cpu_factor"] = cpu_factor
@@ -102,13 +103,12 @@ class Options:
         "string", "", "Directory of the single model; its versions are numbered directories in it."
     )
     num_load_threads: int = _flag(
-        "int32", 0, "Threads that load versions.", ignored="versions of one model load one after the other"
+        "int32", 0, "Versions that load at a time once the server has started; at least 1."
     )
     num_unload_threads: int = _flag(
         "int32",
         0,
-        "Threads that unload versions.",
-        ignored="versions of one model unload one after the other",
+        "Versions that unload at a time; at least 1.",
     )
     max_num_load_retries: int = _flag(
         "int32", 5, "How often a load that failed is tried again before the version is given up."

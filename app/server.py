@@ -26,12 +26,15 @@ from app.lifecycle.manager import Manager
 from app.lifecycle.served_models import ServedModels
 from app.lifecycle.source import FileSystemSource
 from app.lifecycle.states import StateBoard
-from app.options import Options, without_effect
+from app.options import Options, usable_cpus, without_effect
 from app.rest.application import make_application
 from app.rest.service import RestService
 from app.rpc.grpcio_transport import GrpcServer
 from app.rpc.methods import method_table
 from app.rpc.profiler import Profiler
+
+# TensorFlow Serving's figure.
+_INITIAL_LOADS_PER_CPU = 4
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +55,9 @@ class Server:
             self._board,
             max_retries=options.max_num_load_retries,
             retry_seconds=options.load_retry_interval_micros / 1e6,
+            load_threads=options.num_load_threads,
+            unload_threads=options.num_unload_threads,
+            initial_load_threads=_INITIAL_LOADS_PER_CPU * usable_cpus(),
         )
         self._source = FileSystemSource(self._manager, options.file_system_poll_wait_seconds)
         self._models = ServedModels(
@@ -116,6 +122,7 @@ class Server:
             logger.info("Taking no action for empty config.")
         else:
             self._models.apply(models, noun="servable")
+        self._manager.initial_loads_done()
         if self._options.enable_profiler:
             logger.info("Profiler service is enabled")
         self._grpc.start()

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from app.engine.model import Model
 from app.lifecycle.labels import Labels
-from app.lifecycle.manager import Handle
+from app.lifecycle.version import Handle
 
 
 @dataclass(frozen=True)

@@ -14,85 +14,34 @@ go to it while 1 finishes those it has; then 1 is closed.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import Generic, Protocol, TypeVar
+from typing import Generic
 
-from app.errors import Code, ServingError, not_found
+from app.errors import Code, ServingError, not_found, without_traceback
 from app.lifecycle.labels import Labels
 from app.lifecycle.policy import Load, VersionView, next_action
 from app.lifecycle.states import State, StateBoard, VersionStatus
+from app.lifecycle.version import Handle, S, Version, close
 
 logger = logging.getLogger(__name__)
 
 
-class Servable(Protocol):
-    """What the manager needs of a loaded version."""
-
-    def close(self) -> None:
-        """Give back what the version holds; no call is running any more."""
-
-
-S = TypeVar("S", bound=Servable)
-
-
-@dataclass
-class _Version(Generic[S]):
-    model: str
-    number: int
-    path: str
-    state: State = State.START
-    aspired: bool = True
-    attempts: int = 0
-    retry_at: float = 0.0
-    handles: int = 0
-    servable: S | None = None
-    last_error: str = ""
-    came_back: str | None = None
-
-    @property
-    def id(self) -> str:
-        return f"{{name: {self.model} version: {self.number}}}"
-
-
-class Handle(Generic[S]):
-    """A pinned version: it stays loaded until `release`, or until the `with` block ends.
-
-    Attributes:
-        model: the model's name.
-        version: the version's number.
-        servable: what was loaded.
-    """
-
-    __slots__ = ("_manager", "_version", "model", "servable", "version")
-
-    def __init__(self, manager: Manager[S], version: _Version[S], servable: S) -> None:
-        """Made by `Manager.acquire` only, which counts it."""
-        self._manager = manager
-        self._version = version
-        self.model = version.model
-        self.version = version.number
-        self.servable = servable
-
-    def release(self) -> None:
-        """Let the version go; exactly once."""
-        self._manager._release(self._version)
-
-    def __enter__(self) -> Handle[S]:
-        """The handle itself."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Release."""
-        self.release()
+# Loads after the start yield to requests wherever both want the processor.
+_LOAD_NICENESS = 10
+_CANCELLED = "Loading of servable cancelled"
 
 
 class Manager(Generic[S]):
-    """Holds the versions of all models and brings them to what is wanted, one action at a time.
+    """Holds the versions of all models and brings them to what is wanted.
+
+    One thread decides; each load and each unload runs in a thread of its own, so that a slow one holds
+    nobody else up.
 
     Attributes:
         labels: which versions labels mean; kept for who resolves requests, not looked at here.
@@ -105,6 +54,9 @@ class Manager(Generic[S]):
         *,
         max_retries: int = 5,
         retry_seconds: float = 60.0,
+        load_threads: int = 1,
+        unload_threads: int = 1,
+        initial_load_threads: int = 1,
     ) -> None:
         """Prepare a manager without versions.
 
@@ -113,6 +65,9 @@ class Manager(Generic[S]):
             board: where states are published.
             max_retries: attempts after the first one that failed.
             retry_seconds: pause between attempts; negative means none.
+            load_threads: how many versions may load at a time; at least 1.
+            unload_threads: how many versions may unload at a time; at least 1.
+            initial_load_threads: takes the place of `load_threads` until `initial_loads_done`.
         """
         self.labels = Labels()
         self._load_servable = load
@@ -120,8 +75,14 @@ class Manager(Generic[S]):
         self._max_retries = max(0, max_retries)
         self._retry_seconds = max(0.0, retry_seconds)
         self._changed = threading.Condition()
-        self._models: dict[str, dict[int, _Version[S]]] = {}
-        self._newest: dict[str, _Version[S]] = {}
+        self._models: dict[str, dict[int, Version[S]]] = {}
+        self._newest: dict[str, Version[S]] = {}
+        self._load_threads = max(1, load_threads)
+        self._unload_threads = max(1, unload_threads)
+        self._loads_at_a_time = max(self._load_threads, initial_load_threads)
+        self._loads = self._unloads = 0  # under way
+        self._beside_requests = False
+        self._has_loaded = False
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="ferry-manager", daemon=True)
 
@@ -134,16 +95,16 @@ class Manager(Generic[S]):
             for number, path in versions.items():
                 version = held.get(number)
                 if version is None:
-                    held[number] = _Version(model, number, path)
+                    held[number] = Version(model, number, path)
                     self._publish(held[number], State.START)
                 else:
                     version.aspired = True
                     if version.state is State.UNLOADING:
                         version.came_back = path  # loaded anew once it is gone
-            for number, version in held.items():
-                if number not in versions:
-                    version.aspired = False
-                    version.came_back = None
+            for number in held.keys() - versions.keys():
+                held[number].aspired = False
+                held[number].came_back = None
+                self._forget_if_ended(held[number])
             self._changed.notify_all()
 
     # What requests call.
@@ -161,9 +122,9 @@ class Manager(Generic[S]):
                 wanted = f"Latest({model})" if number is None else f"Specific({model}, {number})"
                 raise not_found(f"Servable not found for request: {wanted}")
             version.handles += 1
-            return Handle(self, version, version.servable)
+            return Handle(version, version.servable, self._release)
 
-    def _release(self, version: _Version[S]) -> None:
+    def _release(self, version: Version[S]) -> None:
         with self._changed:
             version.handles -= 1
             if version.handles == 0 and version.state is State.UNLOADING:
@@ -174,6 +135,12 @@ class Manager(Generic[S]):
     def start(self) -> None:
         """Begin to act, in a thread of its own."""
         self._thread.start()
+
+    def initial_loads_done(self) -> None:
+        """From now on versions load beside requests: fewer at a time, at a lower priority."""
+        with self._changed:
+            self._loads_at_a_time = self._load_threads
+            self._beside_requests = True
 
     def stop(self) -> None:
         """Stop acting and close what is loaded and not in use. A load under way is not waited for."""
@@ -189,7 +156,9 @@ class Manager(Generic[S]):
             for version in idle:
                 self._publish(version, State.UNLOADING)
         for version in idle:
-            self._close(version)
+            assert version.servable is not None
+            close(version.servable)
+            self._publish(version, State.END)
 
     def _run(self) -> None:
         while True:
@@ -199,63 +168,105 @@ class Manager(Generic[S]):
                 if self._stopping:
                     return
             assert work is not None
-            work()
+            threading.Thread(target=work, name="ferry-load", daemon=True).start()
 
     def _next_work(self) -> Callable[[], None] | None:
-        """What to do next outside the lock, if anything; states move inside it.
-
-        One thread acts, so a version found LOADING here waits for its next attempt.
-        """
-        now = time.monotonic()
+        """What to do next outside the lock, if anything; states move inside it."""
         for version in [version for held in self._models.values() for version in held.values()]:
-            if version.state is State.END and not version.aspired:
-                del self._models[version.model][version.number]  # the board remembers; it may come back
-            elif version.state in (State.START, State.LOADING) and not version.aspired:
-                self._cancel(version)
-            elif version.state is State.UNLOADING and version.handles == 0:
-                return partial(self._close, version)
-            elif version.state is State.LOADING and version.retry_at <= now:
-                return partial(self._load, version)
+            if not version.busy and (work := self._advance(version)):
+                return work
         for held in self._models.values():
-            action = next_action([VersionView(v.number, v.state, v.aspired) for v in held.values()])
-            if isinstance(action, Load):
-                version = held[action.version]
-                self._publish(version, State.LOADING)
-                return partial(self._load, version)
-            if action is not None:
-                version = held[action.version]
-                logger.info("Quiescing servable version %s", version.id)
-                self._publish(version, State.UNLOADING)
-                self._update_newest(version.model)
-                return self._next_work()
+            if work := self._follow_policy(held):
+                return work
         return None
+
+    def _advance(self, version: Version[S]) -> Callable[[], None] | None:
+        """Go on with a version that something was begun for; LOADING, it waits for its next attempt."""
+        self._forget_if_ended(version)
+        if version.state in (State.START, State.LOADING) and not version.aspired:
+            self._cancel(version)
+        elif version.state is State.UNLOADING and version.handles == 0:
+            if self._unloads < self._unload_threads:
+                version.busy = True
+                self._unloads += 1
+                return partial(self._unload, version)
+        elif version.state is State.LOADING and version.retry_at <= time.monotonic() and self._may_load():
+            return self._begin_load(version)
+        return None
+
+    def _follow_policy(self, held: Mapping[int, Version[S]]) -> Callable[[], None] | None:
+        """Begin the next step for a model."""
+        action = next_action([VersionView(v.number, v.state, v.aspired) for v in held.values()])
+        if action is None or (isinstance(action, Load) and not self._may_load()):
+            return None
+        version = held[action.version]
+        if isinstance(action, Load):
+            self._publish(version, State.LOADING)
+            return self._begin_load(version)
+        logger.info("Quiescing servable version %s", version.id)
+        self._publish(version, State.UNLOADING)
+        self._update_newest(version.model)
+        return self._advance(version)
+
+    def _may_load(self) -> bool:
+        return self._loads < self._loads_at_a_time
+
+    def _begin_load(self, version: Version[S]) -> Callable[[], None]:
+        version.busy = True
+        version.attempts += 1
+        self._loads += 1
+        # TensorFlow's own threads are made by the first load, and would inherit its priority.
+        niceness = _LOAD_NICENESS if self._beside_requests and self._has_loaded else 0
+        return partial(self._load, version, niceness)
 
     def _seconds_to_next_retry(self) -> float | None:
         waiting = [
             version.retry_at
             for held in self._models.values()
             for version in held.values()
-            if version.state is State.LOADING
+            if version.state is State.LOADING and not version.busy
         ]
-        if not waiting:
+        if not waiting or not self._may_load():
             return None
         return min(max(0.0, min(waiting) - time.monotonic()), threading.TIMEOUT_MAX)
 
-    def _load(self, version: _Version[S]) -> None:
-        version.attempts += 1
+    def _load(self, version: Version[S], niceness: int) -> None:
+        if niceness:
+            with contextlib.suppress(OSError):  # a sandbox may forbid it
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
         logger.info("Loading servable version %s", version.id)
         try:
             servable = self._load_servable(version.model, version.number, version.path)
         except Exception as error:  # whatever a model does, the server goes on
-            self._load_failed(version, _as_serving_error(error))
-            return
-        with self._changed:
-            version.servable = servable
-            self._publish(version, State.AVAILABLE)
-            self._update_newest(version.model)
-        logger.info("Successfully loaded servable version %s", version.id)
+            if not isinstance(error, ServingError):
+                logger.error("A load ended in an unexpected error", exc_info=error)
+            # Not the one that was raised: the board keeps it, and its traceback all that the load had made.
+            self._load_failed(version, without_traceback(error))
+        else:
+            self._loaded(version, servable)
+        finally:
+            with self._changed:
+                version.busy = False
+                self._loads -= 1
+                self._changed.notify_all()
 
-    def _load_failed(self, version: _Version[S], error: ServingError) -> None:
+    def _loaded(self, version: Version[S], servable: S) -> None:
+        with self._changed:
+            self._has_loaded = True
+            if version.aspired:
+                version.servable = servable
+                self._publish(version, State.AVAILABLE)
+                self._update_newest(version.model)
+        if version.servable is servable:
+            logger.info("Successfully loaded servable version %s", version.id)
+            return
+        logger.info("Unloading just-loaded servable version %s", version.id)
+        close(servable)
+        with self._changed:
+            again = version.path if version.aspired else None
+            self._end(version, ServingError(Code.CANCELLED, _CANCELLED), again)
+
+    def _load_failed(self, version: Version[S], error: ServingError) -> None:
         final = version.attempts > self._max_retries
         if version.attempts == 1 or str(error) != version.last_error:
             then = (
@@ -274,27 +285,40 @@ class Manager(Generic[S]):
                 "Servable %s cannot be loaded: given up after %d attempts.", version.id, version.attempts
             )
 
-    def _cancel(self, version: _Version[S]) -> None:
+    def _cancel(self, version: Version[S]) -> None:
         """End a version that is no longer wanted before it was loaded."""
         tried = version.state is State.LOADING
-        error = ServingError(Code.CANCELLED, "Loading of servable cancelled") if tried else None
+        error = ServingError(Code.CANCELLED, _CANCELLED) if tried else None
         self._publish(version, State.END, error)
         if tried:
             logger.info("Retrying of Loading servable: %s was cancelled.", version.id)
+        self._forget_if_ended(version)
 
-    def _close(self, version: _Version[S]) -> None:
+    def _forget_if_ended(self, version: Version[S]) -> None:
+        """Drop a version that ended and is not wanted: the board remembers it, and it may come back."""
+        if version.state is State.END and not version.aspired and not version.busy:
+            del self._models[version.model][version.number]
+
+    def _unload(self, version: Version[S]) -> None:
         assert version.servable is not None
-        version.servable.close()
+        close(version.servable)
         logger.info("Done unloading servable version %s", version.id)
         with self._changed:
             version.servable = None
-            self._publish(version, State.END)
-            if version.came_back is not None:
-                again = _Version[S](version.model, version.number, version.came_back)
-                self._models[version.model][version.number] = again
-                self._publish(again, State.START)
+            version.busy = False
+            self._unloads -= 1
+            self._end(version, None, version.came_back)
+            self._changed.notify_all()
 
-    def _publish(self, version: _Version[S], state: State, error: ServingError | None = None) -> None:
+    def _end(self, version: Version[S], error: ServingError | None, again: str | None) -> None:
+        """End `version`, and begin it anew from the path `again` if it is wanted again."""
+        self._publish(version, State.END, error)
+        if again is not None:
+            anew = Version[S](version.model, version.number, again)
+            self._models[version.model][version.number] = anew
+            self._publish(anew, State.START)
+
+    def _publish(self, version: Version[S], state: State, error: ServingError | None = None) -> None:
         version.state = state
         self._board.publish(version.model, VersionStatus(version.number, state, error))
 
@@ -304,11 +328,3 @@ class Manager(Generic[S]):
             self._newest[model] = max(available, key=lambda version: version.number)
         else:
             self._newest.pop(model, None)
-
-
-def _as_serving_error(error: Exception) -> ServingError:
-    if isinstance(error, ServingError):
-        # Not the one that was raised: the board keeps it, and its traceback all that the load had made.
-        return ServingError(error.code, error.message)
-    logger.error("A load ended in an unexpected error", exc_info=error)
-    return ServingError(Code.INTERNAL, f"{type(error).__name__}: {error}")

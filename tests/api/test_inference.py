@@ -14,8 +14,9 @@ from app.engine import savedmodel
 from app.engine.model import Model
 from app.engine.session_config import session_config
 from app.errors import Code, ServingError
-from app.lifecycle.manager import Handle, Manager
+from app.lifecycle.manager import Manager
 from app.lifecycle.states import StateBoard
+from app.lifecycle.version import Handle
 from app.options import Options
 from tests.support.models import tensorflow
 

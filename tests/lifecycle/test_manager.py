@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import collections
+import os
+import queue
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -10,8 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from app.errors import Code, ServingError, invalid_argument
-from app.lifecycle.manager import Handle, Manager
+from app.lifecycle.manager import Manager
 from app.lifecycle.states import State, StateBoard
+from app.lifecycle.version import Handle
 from tests.support.process import wait_until
 
 
@@ -212,6 +216,113 @@ def test_a_version_that_comes_back_while_unloading_does_not_cost_the_one_that_se
     running.wait({1: State.AVAILABLE, 2: State.END})
 
 
+class Gate:
+    """A loader whose loads end when told to."""
+
+    def __init__(self) -> None:
+        self.begun: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
+        self.niceness: list[int] = []
+        self._open: dict[tuple[str, int], threading.Event] = collections.defaultdict(threading.Event)
+
+    def load(self, model: str, version: int, path: str) -> Servable:
+        self.niceness.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        self.begun.put((model, version))
+        assert self._open[model, version].wait(30)
+        return load(model, version, path)
+
+    def open(self, model: str, version: int) -> None:
+        self._open[model, version].set()
+
+
+def test_versions_load_side_by_side_but_no_more_than_there_are_threads() -> None:
+    gate = Gate()
+    running = Running(gate.load, load_threads=2)
+    running.manager.set_aspired("m", {1: "/1", 2: "/2", 3: "/3"})
+    assert [gate.begun.get(timeout=30) for _ in range(2)] == [("m", 3), ("m", 2)]
+    assert running.states() == {1: State.START, 2: State.LOADING, 3: State.LOADING}
+    gate.open("m", 2)
+    assert gate.begun.get(timeout=30) == ("m", 1)
+    running.wait({1: State.LOADING, 2: State.AVAILABLE, 3: State.LOADING})
+    gate.open("m", 1)
+    gate.open("m", 3)
+    running.wait(dict.fromkeys((1, 2, 3), State.AVAILABLE))
+    running.manager.stop()
+
+
+def test_more_versions_load_at_a_time_at_the_start_and_later_ones_yield_to_requests() -> None:
+    gate = Gate()
+    running = Running(gate.load, load_threads=1, initial_load_threads=3)
+    running.manager.set_aspired("m", {1: "/1", 2: "/2", 3: "/3"})
+    for version in [gate.begun.get(timeout=30)[1] for _ in range(3)]:
+        gate.open("m", version)
+    running.wait(dict.fromkeys((1, 2, 3), State.AVAILABLE))
+    running.manager.initial_loads_done()
+    running.manager.set_aspired("other", {1: "/1", 2: "/2"})
+    assert gate.begun.get(timeout=30) == ("other", 2)
+    assert [status.state for status in running.board.versions("other")] == [State.LOADING, State.START]
+    gate.open("other", 1)
+    gate.open("other", 2)
+    assert gate.begun.get(timeout=30) == ("other", 1)
+    before, after = set(gate.niceness[:3]), set(gate.niceness[3:])
+    assert max(before) < min(after)
+    running.manager.stop()
+
+
+def test_a_slow_load_holds_up_neither_an_unload_nor_a_retry_pause() -> None:
+    gate = Gate()
+    running = Running(gate.load)
+    gate.open("m", 1)
+    running.manager.set_aspired("m", {1: "/1"})
+    running.wait({1: State.AVAILABLE})
+    running.manager.set_aspired("slow", {1: "/1"})
+    while gate.begun.get(timeout=30) != ("slow", 1):
+        pass
+    running.manager.set_aspired("m", {})
+    running.wait({1: State.END})
+    gate.open("slow", 1)
+    running.manager.stop()
+
+
+def test_a_version_removed_while_it_loads_ends_as_cancelled_and_may_come_back() -> None:
+    gate = Gate()
+    running = Running(gate.load)
+    running.manager.set_aspired("m", {1: "/1"})
+    assert gate.begun.get(timeout=30) == ("m", 1)
+    running.manager.set_aspired("m", {})
+    gate.open("m", 1)
+    running.wait({1: State.END})
+    (status,) = running.board.versions("m")
+    assert str(status.error) == "CANCELLED: Loading of servable cancelled"
+    running.manager.set_aspired("m", {1: "/1"})
+    running.wait({1: State.AVAILABLE})
+    running.manager.stop()
+
+
+def test_a_version_cancelled_between_attempts_may_come_back() -> None:
+    running = Running(max_retries=5, retry_seconds=9e12)
+    running.manager.set_aspired("m", {1: "bad"})
+    wait_until(lambda: running.manager._models["m"][1].attempts == 1, "the first attempt failed")
+    running.manager.set_aspired("m", {})
+    running.wait({1: State.END})
+    running.manager.set_aspired("m", {1: "/good"})
+    running.wait({1: State.AVAILABLE})
+    running.manager.stop()
+
+
+def test_a_version_that_cannot_be_closed_ends_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    class Stubborn(Servable):
+        def close(self) -> None:
+            raise RuntimeError("no")
+
+    running = Running(lambda model, version, path: Stubborn(path))  # noqa: ARG005
+    running.manager.set_aspired("m", {1: "/1"})
+    running.wait({1: State.AVAILABLE})
+    running.manager.set_aspired("m", {})
+    running.wait({1: State.END})
+    assert "could not be closed properly" in caplog.text
+    running.manager.stop()
+
+
 def test_an_unexpected_error_of_a_load_ends_the_version_not_the_manager() -> None:
     def surprising(model: str, version: int, path: str) -> Servable:
         if version == 1:
@@ -278,13 +389,16 @@ class RecordingBoard(StateBoard):
 
 
 class ManagerMachine(RuleBasedStateMachine):
-    """Random aspired sets, failing loads and handles, played step by step without the thread."""
+    """Random aspired sets, failing loads and handles, played step by step without threads."""
 
     def __init__(self) -> None:
         super().__init__()
         self.board = RecordingBoard()
         self.loaded: list[Servable] = []
-        self.manager: Manager[Servable] = Manager(self._load, self.board, max_retries=1, retry_seconds=0)
+        self.manager: Manager[Servable] = Manager(
+            self._load, self.board, max_retries=1, retry_seconds=0, load_threads=2, unload_threads=2
+        )
+        self.under_way: list[Callable[[], None]] = []
         self.handles: list[Handle[Servable]] = []
         self.wanted: set[int] = set()
         self.failing = False
@@ -309,14 +423,21 @@ class ManagerMachine(RuleBasedStateMachine):
         self.failing = failing
 
     @rule()
-    def act(self) -> None:
+    def begin(self) -> None:
+        """What the manager's thread does: decide, and let another thread do it."""
         served = self._available()
         with self.manager._changed:
             work = self.manager._next_work()
         if work is not None:
-            work()
+            self.under_way.append(work)
         if served and self.wanted:
             assert self._available(), "the last good version went before another was loaded"
+
+    @precondition(lambda self: self.under_way)
+    @rule(choice=st.integers(0, 9))
+    def finish(self, choice: int) -> None:
+        """Some load or unload comes to its end."""
+        self.under_way.pop(choice % len(self.under_way))()
 
     @precondition(lambda self: self._available())
     @rule()
@@ -344,7 +465,9 @@ class ManagerMachine(RuleBasedStateMachine):
         while self.handles:
             self.give_back()
         for _ in range(20):
-            self.act()
+            self.begin()
+            while self.under_way:
+                self.finish(0)
         assert all(servable.closed for servable in self.loaded)
         assert self._available() == set()
 
