@@ -11,10 +11,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import falcon.asgi
 
+from app.config import monitoring
 from app.config.model_config import ModelConfig, read_file
 from app.engine import savedmodel
 from app.engine.model import Model
@@ -26,11 +28,13 @@ from app.lifecycle.served_models import ServedModels
 from app.lifecycle.source import FileSystemSource
 from app.lifecycle.states import StateBoard
 from app.options import Options, without_effect
-from app.rest.application import make_application
+from app.rest.application import MetricsPage, make_application
 from app.rest.service import RestService
 from app.rpc.grpcio_transport import GrpcServer
 from app.rpc.methods import method_table
 from app.rpc.profiler import Profiler
+from app.telemetry import prometheus
+from app.telemetry.serving_metrics import ServingMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +47,13 @@ class Server:
     """
 
     def __init__(self, options: Options) -> None:
-        """Make and wire the parts; nothing runs yet."""
+        """Make and wire the parts; nothing runs yet.
+
+        Raises:
+            ServingError: the monitoring configuration cannot be read.
+        """
         self._options = options
+        self._metrics = ServingMetrics.make()
         self._board = StateBoard()
         self._manager: Manager[Model] = Manager(
             self._loader(),
@@ -60,14 +69,24 @@ class Server:
             allow_labels_for_unavailable=options.allow_version_labels_for_unavailable_models,
         )
         self._config_poller: ConfigPoller | None = None
-        methods = method_table(self._manager, self._board, options, self._models.apply)
+        methods = method_table(self._manager, self._board, options, self._models.apply, self._metrics)
         self._profiler = Profiler()
         if options.enable_profiler:
             methods = {**methods, **self._profiler.methods()}
         self._grpc = GrpcServer(methods, options)
         self.rest: falcon.asgi.App[Any, Any] = make_application(
-            RestService(self._manager, self._board, options), options
+            RestService(self._manager, self._board, options, self._metrics), options, self._metrics_page()
         )
+
+    def _metrics_page(self) -> MetricsPage | None:
+        """The Prometheus page, if the configuration enables it; the file is read only for a REST port."""
+        options = self._options
+        if not options.monitoring_config_file or options.rest_api_port in (0, options.port):
+            return None
+        config = monitoring.read_file(options.monitoring_config_file)
+        if config is None:
+            return None
+        return MetricsPage(config.path, partial(prometheus.page, self._metrics.registry))
 
     def _loader(self) -> Callable[[str, int, str], Model]:
         config = session_config(self._options)
@@ -75,7 +94,7 @@ class Server:
 
         def load(name: str, version: int, path: str) -> Model:
             del name, version
-            model = savedmodel.load(path, tags, config)
+            model = savedmodel.load(path, tags, config, metrics=self._metrics.tensorflow)
             if self._options.enable_model_warmup:
                 warm_up_from_signatures(model)
             return model
