@@ -11,11 +11,13 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import grpc
 import pytest
+import requests
 from google.protobuf import text_format
 from tensorflow_serving.apis import (
     classification_pb2,
@@ -28,7 +30,7 @@ from tensorflow_serving.apis import (
 )
 
 from tests.conformance import zoo
-from tests.support.process import ServerProcess
+from tests.support.process import ServerProcess, wait_until
 
 TIMEOUT_SECONDS = 30
 RELATIVE_TOLERANCE = 2e-6  # of numbers that are equal as float32
@@ -113,9 +115,20 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Golden]:
     ]
     server = ServerProcess(models / "half_plus_two", directory / "server.log", flags=flags)
     try:
-        yield Golden(server.wait_ready(), models)
+        server.wait_ready()
+        # A server is ready with one version of each model; some of the others were written a moment ago.
+        for model, versions in {"versioned": ["2", "1"], "latest": ["3"]}.items():
+            wait_until(partial(has_available, server, model, versions), f"{model} {versions} available")
+        yield Golden(server, models)
     finally:
         server.kill()
+
+
+def has_available(server: ServerProcess, model: str, versions: list[str]) -> bool:
+    """Whether exactly these versions of a model are available."""
+    answer = requests.get(f"{server.rest}/v1/models/{model}", timeout=TIMEOUT_SECONDS).json()
+    states = answer["model_version_status"]
+    return [state["version"] for state in states if state["state"] == "AVAILABLE"] == versions
 
 
 def without_function_numbers(text: str) -> str:
