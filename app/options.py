@@ -169,7 +169,7 @@ class Options:
     )
     version: bool = _flag("bool", False, "Print the version and exit.")
     monitoring_config_file: str = _flag(
-        "string", "", "File with a text MonitoringConfig.", ignored="this version has no metrics"
+        "string", "", "File with a text MonitoringConfig: metrics for Prometheus, on the REST port."
     )
     remove_unused_fields_from_bundle_metagraph: bool = _flag(
         "bool", True, "Drop unused fields of the meta graph.", ignored=_TUNING

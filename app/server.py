@@ -10,28 +10,29 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import falcon.asgi
 
-from app.api.warmup import replay_warmup_file
+from app.config import monitoring
 from app.config.model_config import ModelConfig, read_file
-from app.engine import savedmodel
 from app.engine.model import Model
-from app.engine.session_config import session_config
-from app.engine.warmup import warm_up_from_signatures
 from app.lifecycle.config_poller import ConfigPoller
 from app.lifecycle.manager import Manager
 from app.lifecycle.served_models import ServedModels
 from app.lifecycle.source import FileSystemSource
 from app.lifecycle.states import StateBoard
+from app.loader import Loader
 from app.options import Options, usable_cpus, without_effect
-from app.rest.application import make_application
+from app.rest.application import MetricsPage, make_application
 from app.rest.service import RestService
 from app.rpc.grpcio_transport import GrpcServer
 from app.rpc.methods import method_table
 from app.rpc.profiler import Profiler
+from app.telemetry import prometheus
+from app.telemetry.serving_metrics import ServingMetrics
 
 # TensorFlow Serving's figure.
 _INITIAL_LOADS_PER_CPU = 4
@@ -47,11 +48,16 @@ class Server:
     """
 
     def __init__(self, options: Options) -> None:
-        """Make and wire the parts; nothing runs yet."""
+        """Make and wire the parts; nothing runs yet.
+
+        Raises:
+            ServingError: the monitoring configuration cannot be read.
+        """
         self._options = options
+        self._metrics = ServingMetrics.make()
         self._board = StateBoard()
         self._manager: Manager[Model] = Manager(
-            self._loader(),
+            Loader(options, self._metrics).load,
             self._board,
             max_retries=options.max_num_load_retries,
             retry_seconds=options.load_retry_interval_micros / 1e6,
@@ -67,45 +73,24 @@ class Server:
             allow_labels_for_unavailable=options.allow_version_labels_for_unavailable_models,
         )
         self._config_poller: ConfigPoller | None = None
-        methods = method_table(self._manager, self._board, options, self._models.apply)
+        methods = method_table(self._manager, self._board, options, self._models.apply, self._metrics)
         self._profiler = Profiler()
         if options.enable_profiler:
             methods = {**methods, **self._profiler.methods()}
         self._grpc = GrpcServer(methods, options)
         self.rest: falcon.asgi.App[Any, Any] = make_application(
-            RestService(self._manager, self._board, options), options
+            RestService(self._manager, self._board, options, self._metrics), options, self._metrics_page()
         )
 
-    def _loader(self) -> Callable[[str, int, str], Model]:
-        config = session_config(self._options)
-        tags = self._options.saved_model_tags.split(",") if self._options.saved_model_tags else ["serve"]
-
-        def load(name: str, version: int, path: str) -> Model:
-            del name
-            model = savedmodel.load(path, tags, config)
-            try:
-                self._warm_up(model, version, path)
-            except BaseException:
-                model.close()
-                raise
-            return model
-
-        return load
-
-    def _warm_up(self, model: Model, version: int, path: str) -> None:
-        """Make the slow first runs of a model that was loaded from `path`."""
+    def _metrics_page(self) -> MetricsPage | None:
+        """The Prometheus page, if the configuration enables it; the file is read only for a REST port."""
         options = self._options
-        if not options.enable_model_warmup:
-            return
-        replayed = replay_warmup_file(
-            model,
-            version,
-            path,
-            repetitions=options.num_request_iterations_for_warmup,
-            check_method_name=options.enable_signature_method_name_check,
-        )
-        if not replayed and options.enable_automatic_warmup:
-            warm_up_from_signatures(model)
+        if not options.monitoring_config_file or options.rest_api_port in (0, options.port):
+            return None
+        config = monitoring.read_file(options.monitoring_config_file)
+        if config is None:
+            return None
+        return MetricsPage(config.path, partial(prometheus.page, self._metrics.registry))
 
     def start(self) -> None:
         """Load the models, then answer gRPC. Blocks until both are done, however long it takes.

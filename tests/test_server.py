@@ -105,3 +105,29 @@ def test_a_model_that_fails_to_warm_up_is_closed(
         server.start()
     server.stop()
     assert len(closed) == 1
+
+
+def test_a_bad_monitoring_file_fails_before_anything_is_loaded(half_plus_two: Path, tmp_path: Path) -> None:
+    missing = str(tmp_path / "missing")
+    options = Options(
+        port=free_port(),
+        rest_api_port=free_port(),
+        model_base_path=str(half_plus_two),
+        monitoring_config_file=missing,
+    )
+    with pytest.raises(ServingError) as raised:
+        Server(options)
+    assert str(raised.value) == f"NOT_FOUND: {missing}; No such file or directory"
+
+
+@pytest.mark.parametrize("rest_api_port", [0, 8500])
+def test_without_a_rest_port_of_its_own_the_monitoring_file_is_not_read(
+    half_plus_two: Path, rest_api_port: int
+) -> None:
+    Server(
+        Options(
+            rest_api_port=rest_api_port,
+            model_base_path=str(half_plus_two),
+            monitoring_config_file="/missing",
+        )
+    )

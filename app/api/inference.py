@@ -6,8 +6,10 @@ counts only when the server was told to check it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import repeat
 from typing import Any
 
@@ -20,6 +22,7 @@ from app.engine.dtypes import Array, of_array
 from app.engine.model import Model, sorted_feeds
 from app.engine.signature import DEFAULT_SIGNATURE, Signature
 from app.errors import Code, ServingError, invalid_argument
+from app.telemetry.serving_metrics import ObserveRun, micros
 
 CLASSIFY = "tensorflow/serving/classify"
 REGRESS = "tensorflow/serving/regress"
@@ -49,6 +52,7 @@ def classify(
     *,
     check_method_name: bool = False,
     deadline: float | None = None,
+    observe_run: ObserveRun | None = None,
 ) -> Any:
     """Answer a Classify request.
 
@@ -58,6 +62,7 @@ def classify(
         examples: an `Input`.
         check_method_name: refuse signatures that were not exported for this.
         deadline: on `time.monotonic`; a run is not begun after it.
+        observe_run: told of a successful run, `Classify` or `Regress` and its microseconds.
 
     Returns:
         A ClassificationResponse: for every example all classes, in the tensors' order.
@@ -67,7 +72,8 @@ def classify(
     """
     signature = _signature(handle.servable, spec.signature_name)
     task = _classification_task(handle.servable, signature, check_method_name)
-    count, tensors = _run(handle.servable, [task], examples, deadline)
+    observe = None if observe_run is None else partial(observe_run, "Classify")
+    count, tensors = _run(handle.servable, [task], examples, deadline, observe)
     response = classification_pb2.ClassificationResponse()
     _echo_spec(response.model_spec, handle, spec)
     _fill_classifications(response.result, task.pick(tensors), count)
@@ -81,6 +87,7 @@ def regress(
     *,
     check_method_name: bool = False,
     deadline: float | None = None,
+    observe_run: ObserveRun | None = None,
 ) -> Any:
     """Answer a Regress request with a RegressionResponse: a value for every example.
 
@@ -88,7 +95,8 @@ def regress(
     """
     signature = _signature(handle.servable, spec.signature_name)
     task = _regression_task(handle.servable, signature, check_method_name)
-    count, tensors = _run(handle.servable, [task], examples, deadline)
+    observe = None if observe_run is None else partial(observe_run, "Regress")
+    count, tensors = _run(handle.servable, [task], examples, deadline, observe)
     response = regression_pb2.RegressionResponse()
     _echo_spec(response.model_spec, handle, spec)
     _fill_regressions(response.result, task.pick(tensors)["outputs"], count)
@@ -102,6 +110,7 @@ def multi_inference(
     *,
     check_method_name: bool = False,
     deadline: float | None = None,
+    observe_examples: Callable[[int], None] | None = None,
 ) -> Any:
     """Answer a MultiInference request: several signatures of one model in one run.
 
@@ -111,6 +120,7 @@ def multi_inference(
         examples: an `Input`; it feeds every task.
         check_method_name: refuse signatures that were not exported for their task's method.
         deadline: on `time.monotonic`; a run is not begun after it.
+        observe_examples: told the number of examples after a successful run.
 
     Returns:
         A MultiInferenceResponse with the results in the order of the tasks.
@@ -121,6 +131,8 @@ def multi_inference(
     """
     planned = _plan(handle.servable, tasks, check_method_name)
     count, tensors = _run(handle.servable, planned, examples, deadline)
+    if observe_examples is not None:
+        observe_examples(count)
     response = inference_pb2.MultiInferenceResponse()
     for task, plan in zip(tasks, planned, strict=True):
         result = response.results.add()
@@ -206,14 +218,22 @@ def _dump(model: Model, signature: Signature) -> str:
 
 
 def _run(
-    model: Model, tasks: Sequence[_Task], examples: Any, deadline: float | None
+    model: Model,
+    tasks: Sequence[_Task],
+    examples: Any,
+    deadline: float | None,
+    observe: Callable[[int], None] | None = None,
 ) -> tuple[int, dict[str, Array]]:
     """Run all tasks at once; the number of examples, and the fetched tensors by name."""
     tensor = example_tensor(examples)
     check_deadline(deadline)
     feeds = sorted_feeds(task.signature.inputs[_INPUT] for task in tasks)
     fetches = tuple(dict.fromkeys(name for task in tasks for name in task.tensors))
-    return len(tensor), model.run_tensors(feeds, {spec.tensor: tensor for spec in feeds}, fetches)
+    start = time.perf_counter_ns()
+    outputs = model.run_tensors(feeds, {spec.tensor: tensor for spec in feeds}, fetches)
+    if observe is not None:
+        observe(micros(start, time.perf_counter_ns()))
+    return len(tensor), outputs
 
 
 def _echo_spec(proto: Any, handle: LoadedVersion, spec: ModelSpec) -> None:

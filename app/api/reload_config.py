@@ -14,18 +14,19 @@ from app.errors import invalid_argument
 logger = logging.getLogger(__name__)
 
 ApplyModels = Callable[[Sequence[ModelConfig]], None]
+ReadMetric = Callable[[str], int]
 
 
-def reload_config(apply: ApplyModels, request: Any) -> Any:
+def reload_config(apply: ApplyModels, read_metric: ReadMetric, request: Any) -> Any:
     """Replace the list of models, and wait until the new ones are available.
 
     Args:
         apply: puts a list into force; raises ServingError.
+        read_metric: the value of the first cell of a metric by its internal name; 0 for an unknown one.
         request: a ReloadConfigRequest.
 
     Returns:
-        A ReloadConfigResponse; each metric asked for is reported with the increase 0, as is what
-        TensorFlow Serving does not know.
+        A ReloadConfigResponse with, for each metric asked for, the increase between before and after.
 
     Raises:
         ServingError: INVALID_ARGUMENT for anything but a model config list; those of the list.
@@ -44,9 +45,10 @@ def reload_config(apply: ApplyModels, request: Any) -> Any:
             model.name,
             model.platform,
         )
+    before = {name: read_metric(name) for name in request.metric_names}
     apply(models)
     response = model_management_pb2.ReloadConfigResponse()
     response.status.SetInParent()
-    for name in dict.fromkeys(request.metric_names):
-        response.metric.add(name=name, int64_value_increase=0)
+    for name, value in before.items():
+        response.metric.add(name=name, int64_value_increase=read_metric(name) - value)
     return response

@@ -20,11 +20,15 @@ from tensorflow.python.saved_model import loader_impl
 from app.engine.session_model import SessionModel
 from app.engine.status import tensorflow_errors
 from app.errors import Code, ServingError, not_found
+from app.telemetry.metrics import Registry
+from app.telemetry.serving_metrics import TensorFlowMetrics, micros
 
 logger = logging.getLogger(__name__)
 
 
-def load(path: str, tags: Sequence[str], config: Any) -> SessionModel:
+def load(
+    path: str, tags: Sequence[str], config: Any, *, metrics: TensorFlowMetrics | None = None
+) -> SessionModel:
     """Load the SavedModel in the version directory `path`.
 
     Args:
@@ -32,33 +36,64 @@ def load(path: str, tags: Sequence[str], config: Any) -> SessionModel:
         tags: the meta graph with exactly these tags is taken.
         config: a `ConfigProto` for the session. TensorFlow takes thread counts from the first
             session of the process only.
+        metrics: where the load, and later the runs of the model, are counted; nowhere if None.
 
     Raises:
         ServingError: NOT_FOUND without a SavedModel or such a meta graph, PERMISSION_DENIED for
             files that cannot be read, DATA_LOSS for a file that does not parse, and whatever
             TensorFlow answers while restoring.
     """
-    started = time.monotonic()
+    metrics = metrics or TensorFlowMetrics.make(Registry())
+    try:
+        model = _load(path, tags, config, metrics)
+    except BaseException:
+        metrics.load_attempts.increment(path, "fail")
+        raise
+    metrics.load_attempts.increment(path, "success")
+    return model
+
+
+def _load(path: str, tags: Sequence[str], config: Any, metrics: TensorFlowMetrics) -> SessionModel:
+    start = time.perf_counter_ns()
     logger.info("Reading SavedModel from: %s", path)
     meta_graph = _meta_graph(_parse(path), tags)
     logger.info("Reading meta graph with tags { %s }", " ".join(tags))
     graph = tf.Graph()
     session = tf.compat.v1.Session(graph=graph, config=config)
+    metrics.session_created.set(to=True)
     try:
         with graph.as_default(), tensorflow_errors():
-            loader_impl.SavedModelLoader(path).load(session, list(tags))
+            stages = _restore(path, tags, session)
     except (OSError, ValueError, RuntimeError) as error:
         session.close()
         raise ServingError(Code.INVALID_ARGUMENT, f"Cannot load SavedModel in {path}: {error}") from error
     except BaseException:
         session.close()
         raise
+    taken = micros(start, time.perf_counter_ns())
+    metrics.load_micros.increment(path, by=taken)
+    for stage, stage_micros in stages.items():
+        metrics.load_stage_micros.observe(stage_micros, path, stage)
     logger.info(
         "SavedModel load for tags { %s }; Status: success: OK. Took %d microseconds.",
         " ".join(tags),
-        (time.monotonic() - started) * 1e6,
+        taken,
     )
-    return SessionModel(session, meta_graph.signature_def)
+    return SessionModel(session, meta_graph.signature_def, metrics)
+
+
+def _restore(path: str, tags: Sequence[str], session: Any) -> dict[str, int]:
+    """Bring the model into `session`, as `SavedModelLoader.load` does; microseconds by stage."""
+    loader = loader_impl.SavedModelLoader(path)
+    saver, _ = loader.load_graph(session.graph, list(tags))
+    start = time.perf_counter_ns()
+    loader.restore_variables(session, saver)
+    restored = time.perf_counter_ns()
+    loader.run_init_ops(session, list(tags))
+    return {
+        "restore_graph": micros(start, restored),
+        "init_graph": micros(restored, time.perf_counter_ns()),
+    }
 
 
 def _parse(path: str) -> Any:

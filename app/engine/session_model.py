@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
@@ -13,22 +14,30 @@ from tensorflow.core.protobuf import config_pb2
 from app.engine.dtypes import Array
 from app.engine.model import PLANS_KEPT, Model
 from app.engine.status import tensorflow_errors
+from app.telemetry.metrics import Registry
+from app.telemetry.serving_metrics import TensorFlowMetrics, micros
 
 
 class SessionModel(Model):
     """Runs in the calling thread, without holding the GIL."""
 
-    def __init__(self, session: Any, signature_defs: Mapping[str, Any]) -> None:
-        """Take over `session`, in which the model is restored and initialised."""
+    def __init__(
+        self, session: Any, signature_defs: Mapping[str, Any], metrics: TensorFlowMetrics | None = None
+    ) -> None:
+        """Take over `session`, in which the model is restored and initialised; count runs in `metrics`."""
         super().__init__(signature_defs)
         self._session = session
+        self._metrics = metrics or TensorFlowMetrics.make(Registry())
+        make = partial(_make_callable, session, threading.Lock(), self._metrics)
         # The callables keep the session alive.
-        self._callable = lru_cache(maxsize=PLANS_KEPT)(partial(_make_callable, session, threading.Lock()))
+        self._callable = lru_cache(maxsize=PLANS_KEPT)(make)
 
     def _call(self, feeds: tuple[str, ...], values: Sequence[Array], fetches: tuple[str, ...]) -> list[Array]:
         call = self._callable(feeds, fetches)
+        start = time.perf_counter_ns()
         with tensorflow_errors():
             results = call(*values)
+        self._metrics.run_micros.observe(micros(start, time.perf_counter_ns()))
         return [_array(value) for value in results]
 
     def close(self) -> None:
@@ -38,13 +47,21 @@ class SessionModel(Model):
 
 
 def _make_callable(
-    session: Any, lock: threading.Lock, feeds: tuple[str, ...], fetches: tuple[str, ...]
+    session: Any,
+    lock: threading.Lock,
+    metrics: TensorFlowMetrics,
+    feeds: tuple[str, ...],
+    fetches: tuple[str, ...],
 ) -> Any:
     options = config_pb2.CallableOptions(feed=feeds, fetch=fetches)
     # -1 runs the graph in the caller's thread: no hand-over, a few microseconds for a small graph.
     options.run_options.inter_op_thread_pool = -1
     with lock, tensorflow_errors():  # making one extends the graph, which is not thread-safe
-        return session._make_callable_from_options(options)
+        start = time.perf_counter_ns()
+        made = session._make_callable_from_options(options)
+    metrics.graph_builds.increment()
+    metrics.graph_build_micros.increment(by=micros(start, time.perf_counter_ns()))
+    return made
 
 
 def _array(value: Any) -> Array:

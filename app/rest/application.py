@@ -6,7 +6,9 @@ import asyncio
 import functools
 import time
 import zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import falcon
@@ -29,14 +31,29 @@ _CORS = {
 _LARGEST_UNZIPPED = 100 * 1024 * 1024
 
 
-def make_application(service: RestService, options: Options) -> falcon.asgi.App[Any, Any]:
-    """A falcon application that answers every path.
+@dataclass(frozen=True)
+class MetricsPage:
+    """Where metrics are served beside the API.
+
+    Attributes:
+        path: matched exactly, as received; any method will do.
+        render: the page.
+    """
+
+    path: str
+    render: Callable[[], bytes]
+
+
+def make_application(
+    service: RestService, options: Options, page: MetricsPage | None = None
+) -> falcon.asgi.App[Any, Any]:
+    """A falcon application that answers every path; `page` wins over the API's own paths.
 
     TensorFlow Serving matches targets without decoding them, so one sink takes all of them and
     falcon's router, which decodes, is not used.
     """
     application = _Application()
-    application.add_sink(_Sink(service, options), prefix="/")
+    application.add_sink(_Sink(service, options, page), prefix="/")
     application.add_error_handler(Exception, _unexpected)
     return application
 
@@ -53,8 +70,9 @@ class _Application(falcon.asgi.App[Any, Any]):
 
 
 class _Sink:
-    def __init__(self, service: RestService, options: Options) -> None:
+    def __init__(self, service: RestService, options: Options, page: MetricsPage | None) -> None:
         self._service = service
+        self._page = page
         self._cors = options.rest_api_enable_cors_support
         milliseconds = options.rest_api_timeout_in_ms
         self._timeout = milliseconds / 1000 if milliseconds > 0 else None
@@ -70,6 +88,9 @@ class _Sink:
     ) -> None:
         assert resp is not None  # None is for WebSockets, which are not served
         target = _target(req)
+        if self._page is not None and target.partition("?")[0] == self._page.path:
+            await _answer_metrics(self._page, target, resp)
+            return
         if target[:4].lower() != "/v1/":
             resp.status = falcon.HTTP_404
             resp.content_type = "text/html"
@@ -80,13 +101,16 @@ class _Sink:
             resp.set_headers(_CORS)
         if req.method == "OPTIONS":
             origin = req.get_header("Origin", default="")
-            resp.status = 200 if "http://" in origin or "https://" in origin else 400
+            reply = _preflight_reply("http://" in origin or "https://" in origin)
+            self._service.count(reply)
+            resp.status = reply.status
             resp.content_type = "text/html; charset=ISO-8859-1"
-            resp.data = b""
+            resp.data = reply.body
             return
         body = await req.stream.read()
         zipped = "gzip" in req.get_header("Content-Encoding", default="")
         reply = await self._answer(req.method, target, body, zipped)
+        self._service.count(reply)
         resp.status = reply.status
         resp.content_type = _JSON
         resp.data = reply.body
@@ -98,10 +122,26 @@ class _Sink:
         try:
             return await asyncio.wait_for(running, self._timeout)
         except TimeoutError:
-            return error_reply(ServingError(Code.DEADLINE_EXCEEDED, "Timed out waiting for notification"))
+            return self._service.timed_out(method, target)
 
     def _work(self, method: str, target: str, body: bytes, zipped: bool, deadline: float | None) -> Reply:
         return self._service.answer(method, target, unzip(body) if zipped else body, deadline)
+
+
+async def _answer_metrics(page: MetricsPage, target: str, resp: falcon.asgi.Response) -> None:
+    resp.content_type = "text/plain"
+    if target == page.path:
+        # In a thread, and in none of those that serve: a page of many models takes milliseconds.
+        resp.data = await asyncio.to_thread(page.render)
+    else:
+        resp.status = 400
+        resp.data = f"Unexpected path: {target}. Should be {page.path}".encode(
+            "latin-1"
+        )  # as _target() decoded it
+
+
+def _preflight_reply(allowed: bool) -> Reply:
+    return Reply(200, b"") if allowed else Reply(400, b"", Code.INVALID_ARGUMENT)
 
 
 def _target(req: falcon.asgi.Request) -> str:

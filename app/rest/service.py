@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import orjson
 from google.protobuf import json_format
@@ -22,30 +23,52 @@ from app.errors import Code, ServingError, invalid_argument
 from app.lifecycle.states import StateBoard
 from app.options import Options
 from app.rest import json_decode, json_encode, json_examples, paths
-from app.rest.paths import Action
+from app.rest.paths import Action, Route
+from app.telemetry.serving_metrics import ServingMetrics, micros
 
 logger = logging.getLogger(__name__)
 
+_INFERENCE = (Action.PREDICT, Action.CLASSIFY, Action.REGRESS)
 
-@dataclass(frozen=True)
-class Reply:
-    """An answer: the HTTP status and a JSON body, which may be empty."""
+
+class Reply(NamedTuple):
+    """An answer, and what metrics say of it. A NamedTuple as one is made for every request.
+
+    Attributes:
+        status: of HTTP.
+        body: JSON, or empty.
+        code: of the outcome.
+        model: the name that was asked for; empty if the path names none.
+        api: the method's word in the path; empty for status, metadata and OPTIONS.
+        micros: what the answer took, in microseconds.
+    """
 
     status: int
     body: bytes
+    code: Code = Code.OK
+    model: str = ""
+    api: str = ""
+    micros: int = 0
 
 
 class RestService:
     """Answers what the `/v1/` paths can be asked. Safe for any number of threads."""
 
-    def __init__(self, registry: Registry, board: StateBoard, options: Options) -> None:
-        """Serve the models of `registry` and the states of `board`."""
+    def __init__(
+        self,
+        registry: Registry,
+        board: StateBoard,
+        options: Options,
+        metrics: ServingMetrics | None = None,
+    ) -> None:
+        """Serve the models of `registry` and the states of `board`; count in `metrics`, if there are any."""
+        self._metrics = metrics or ServingMetrics.make()
         self._registry = registry
         self._board = board
         self._check_method_name = options.enable_signature_method_name_check
 
     def answer(self, method: str, target: str, body: bytes, deadline: float | None = None) -> Reply:
-        """Answer one request; every failure becomes an error body.
+        """Answer one request; every failure becomes an error body. Counting the reply is the caller's.
 
         Args:
             method: GET, POST, …
@@ -53,18 +76,38 @@ class RestService:
             body: decompressed.
             deadline: on `time.monotonic`; None for no timeout.
         """
+        start = time.perf_counter_ns()
+        model = ""
         try:
-            return Reply(200, self._answer(method, target, body, deadline))
+            route = paths.route(method, target)
+            model = route.spec.name
+            answer = self._answer(route, body, deadline)
+            api = str(route.action.value) if route.action in _INFERENCE else ""
+            return Reply(200, answer, Code.OK, model, api, micros(start, time.perf_counter_ns()))
         except ServingError as error:
-            return error_reply(error)
+            return error_reply(error, model)
         except paths.EmptyBadRequestError:
-            return Reply(400, b"")
+            return Reply(400, b"", Code.INVALID_ARGUMENT)
         except Exception as error:
             logger.exception("%s %s failed unexpectedly", method, target)
-            return error_reply(ServingError(Code.INTERNAL, f"{type(error).__name__}: {error}"))
+            return error_reply(ServingError(Code.INTERNAL, f"{type(error).__name__}: {error}"), model)
 
-    def _answer(self, method: str, target: str, body: bytes, deadline: float | None) -> bytes:
-        route = paths.route(method, target)
+    def timed_out(self, method: str, target: str) -> Reply:
+        """The reply to a request whose `answer` takes too long."""
+        try:
+            model = paths.route(method, target).spec.name
+        except (ServingError, paths.EmptyBadRequestError):
+            model = ""
+        error = ServingError(Code.DEADLINE_EXCEEDED, "Timed out waiting for notification")
+        return error_reply(error, model)
+
+    def count(self, reply: Reply) -> None:
+        """Count a reply that is sent: exactly one for each request, whatever its work goes on to do."""
+        self._metrics.request_count.increment(reply.model, reply.code.name)
+        if reply.code is Code.OK:
+            self._metrics.request_micros.observe(reply.micros, reply.model, reply.api, "REST")
+
+    def _answer(self, route: Route, body: bytes, deadline: float | None) -> bytes:
         if route.action is Action.STATUS:
             return self._status(route.spec)
         if route.action is Action.METADATA:
@@ -88,6 +131,7 @@ class RestService:
                 inputs,
                 check_method_name=self._check_method_name,
                 deadline=deadline,
+                observe_run=self._metrics.observe_run(spec.name),
             )
         return json_encode.encode_predict(outputs, row)
 
@@ -101,6 +145,7 @@ class RestService:
                 request.input,
                 check_method_name=self._check_method_name,
                 deadline=deadline,
+                observe_run=self._metrics.observe_run(spec.name),
             )
 
     def _status(self, spec: ModelSpec) -> bytes:
@@ -120,9 +165,9 @@ class RestService:
         return orjson.dumps({"model_spec": model_spec, "metadata": metadata})
 
 
-def error_reply(error: ServingError) -> Reply:
+def error_reply(error: ServingError, model: str = "") -> Reply:
     """The answer that tells a client of `error`."""
-    return Reply(error.code.http_status, json_encode.encode_error(error.message))
+    return Reply(error.code.http_status, json_encode.encode_error(error.message), error.code, model)
 
 
 def _input_map(model: Model, signature_name: str) -> Mapping[str, TensorSpec]:

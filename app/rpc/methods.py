@@ -6,6 +6,7 @@ and sends what comes back, or the `ServingError` that was raised.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -26,12 +27,13 @@ from app.api.metadata import check_fields, get_model_metadata
 from app.api.model_status import get_model_status
 from app.api.models import ModelSpec, Registry, resolve
 from app.api.predict import find_signature, predict
-from app.api.reload_config import ApplyModels, reload_config
+from app.api.reload_config import ApplyModels, ReadMetric, reload_config
 from app.api.tensor_proto import LazyInputs, from_array
 from app.engine.signature import DEFAULT_SIGNATURE
-from app.errors import ServingError, invalid_argument
+from app.errors import Code, ServingError, invalid_argument
 from app.lifecycle.states import StateBoard
 from app.options import Options
+from app.telemetry.serving_metrics import ServingMetrics, micros
 
 # TensorFlow Serving cuts error texts on gRPC, so that they fit into the headers of an answer.
 _LONGEST_MESSAGE = 1024
@@ -62,27 +64,44 @@ class Method:
 
 
 def method_table(
-    registry: Registry, board: StateBoard, options: Options, apply_models: ApplyModels
+    registry: Registry,
+    board: StateBoard,
+    options: Options,
+    apply_models: ApplyModels,
+    metrics: ServingMetrics | None = None,
 ) -> Mapping[str, Method]:
-    """Every method that is served, by path such as `/tensorflow.serving.PredictionService/Predict`."""
+    """Every method that is served, by path such as `/tensorflow.serving.PredictionService/Predict`.
+
+    Args:
+        registry: where models are pinned.
+        board: where states are read.
+        options: of the server.
+        apply_models: puts a new list of models into force.
+        metrics: where requests are counted; nowhere if None.
+    """
+    metrics = metrics or ServingMetrics.make()
+    predict_ = partial(_predict, registry, options, metrics)
+    classify_ = partial(_infer, registry, options, metrics, method=classify)
+    regress_ = partial(_infer, registry, options, metrics, method=regress)
     prediction = "/tensorflow.serving.PredictionService/"
     model = "/tensorflow.serving.ModelService/"
     return {
-        prediction + "Predict": Method(predict_pb2.PredictRequest, partial(_predict, registry, options)),
+        prediction + "Predict": Method(predict_pb2.PredictRequest, _counted(metrics, "Predict", predict_)),
         prediction + "Classify": Method(
-            classification_pb2.ClassificationRequest, partial(_infer, registry, options, classify)
+            classification_pb2.ClassificationRequest, _counted(metrics, "Classify", classify_)
         ),
         prediction + "Regress": Method(
-            regression_pb2.RegressionRequest, partial(_infer, registry, options, regress)
+            regression_pb2.RegressionRequest, _counted(metrics, "Regress", regress_)
         ),
         prediction + "MultiInference": Method(
-            inference_pb2.MultiInferenceRequest, partial(_multi_inference, registry, options)
+            inference_pb2.MultiInferenceRequest, partial(_multi_inference, registry, options, metrics)
         ),
         prediction + "GetModelMetadata": Method(
             get_model_metadata_pb2.GetModelMetadataRequest, partial(_metadata, registry)
         ),
         model + "HandleReloadConfigRequest": Method(
-            model_management_pb2.ReloadConfigRequest, partial(_reload, apply_models)
+            model_management_pb2.ReloadConfigRequest,
+            partial(_reload, apply_models, metrics.registry.first_value),
         ),
         model + "GetModelStatus": Method(get_model_status_pb2.GetModelStatusRequest, partial(_status, board)),
     }
@@ -118,7 +137,29 @@ def _require_name(spec: ModelSpec) -> None:
         raise invalid_argument("ModelSpec has no name specified.")
 
 
-def _predict(registry: Registry, options: Options, request: Any, call: Call) -> Any:
+def _counted(
+    metrics: ServingMetrics, api: str, handle: Callable[[Any, Call], Any]
+) -> Callable[[Any, Call], Any]:
+    """`handle`, with the count of its requests and the latency of those that succeed."""
+
+    def counted(request: Any, call: Call) -> Any:
+        start = time.perf_counter_ns()
+        model, code = request.model_spec.name, Code.INTERNAL
+        try:
+            response = handle(request, call)
+            code = Code.OK
+        except ServingError as error:
+            code = error.code
+            raise
+        finally:
+            metrics.request_count.increment(model, code.name)
+        metrics.request_micros.observe(micros(start, time.perf_counter_ns()), model, api, "GRPC")
+        return response
+
+    return counted
+
+
+def _predict(registry: Registry, options: Options, metrics: ServingMetrics, request: Any, call: Call) -> Any:
     spec = _spec(request)
     _require_name(spec)
     with resolve(registry, spec) as handle:
@@ -129,6 +170,7 @@ def _predict(registry: Registry, options: Options, request: Any, call: Call) -> 
             request.output_filter,
             check_method_name=options.enable_signature_method_name_check,
             deadline=call.deadline,
+            observe_run=metrics.observe_run(spec.name),
         )
         signature = find_signature(handle.servable, spec.signature_name)
         assert signature is not None  # predict() found it
@@ -143,7 +185,15 @@ def _predict(registry: Registry, options: Options, request: Any, call: Call) -> 
     return response
 
 
-def _infer(registry: Registry, options: Options, method: Callable[..., Any], request: Any, call: Call) -> Any:
+def _infer(
+    registry: Registry,
+    options: Options,
+    metrics: ServingMetrics,
+    request: Any,
+    call: Call,
+    *,
+    method: Callable[..., Any],
+) -> Any:
     """Classify or Regress, which differ in `method` only."""
     spec = _spec(request)
     _require_name(spec)
@@ -154,10 +204,13 @@ def _infer(registry: Registry, options: Options, method: Callable[..., Any], req
             request.input,
             check_method_name=options.enable_signature_method_name_check,
             deadline=call.deadline,
+            observe_run=metrics.observe_run(spec.name),
         )
 
 
-def _multi_inference(registry: Registry, options: Options, request: Any, call: Call) -> Any:
+def _multi_inference(
+    registry: Registry, options: Options, metrics: ServingMetrics, request: Any, call: Call
+) -> Any:
     # The first task names the model; without tasks there is no name.
     spec = _model_spec(request.tasks[0].model_spec) if request.tasks else ModelSpec("")
     _require_name(spec)
@@ -168,6 +221,7 @@ def _multi_inference(registry: Registry, options: Options, request: Any, call: C
             request.input,
             check_method_name=options.enable_signature_method_name_check,
             deadline=call.deadline,
+            observe_examples=partial(metrics.observe_examples, spec.name),
         )
 
 
@@ -179,9 +233,9 @@ def _metadata(registry: Registry, request: Any, call: Call) -> Any:
     return get_model_metadata(registry, spec)
 
 
-def _reload(apply_models: ApplyModels, request: Any, call: Call) -> Any:
+def _reload(apply_models: ApplyModels, read_metric: ReadMetric, request: Any, call: Call) -> Any:
     del call  # a reload goes on even if its client gives up
-    return reload_config(apply_models, request)
+    return reload_config(apply_models, read_metric, request)
 
 
 def _status(board: StateBoard, request: Any, call: Call) -> Any:

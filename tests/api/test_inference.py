@@ -245,3 +245,24 @@ def test_multi_inference_checks(handle: Handle[Model], tasks: list[Any], code: C
     with pytest.raises(ServingError) as raised:
         multi_inference(handle, tasks, examples(1.0))
     assert (raised.value.code, raised.value.message) == (code, message)
+
+
+def test_successful_runs_are_observed(handle: Handle[Model]) -> None:
+    runs: list[str] = []
+    observe = lambda api, _micros: runs.append(api)  # noqa: E731
+    classify(handle, spec("scores"), examples(1.0), observe_run=observe)
+    regress(handle, spec("value"), examples(1.0), observe_run=observe)
+    with pytest.raises(ServingError):
+        regress(handle, spec("value"), examples(), observe_run=observe)
+    assert runs == ["Classify", "Regress"]
+
+
+def test_the_examples_of_a_multi_inference_are_observed(handle: Handle[Model]) -> None:
+    counts: list[int] = []
+    request = inference_pb2.MultiInferenceRequest()
+    request.tasks.add(method_name=REGRESS).model_spec.name = "m"
+    request.tasks[0].model_spec.signature_name = "value"
+    multi_inference(handle, request.tasks, examples(1.0, 2.0, 3.0), observe_examples=counts.append)
+    with pytest.raises(ServingError):
+        multi_inference(handle, request.tasks, examples(), observe_examples=counts.append)
+    assert counts == [3]

@@ -180,3 +180,14 @@ def test_a_run_is_not_begun_after_the_deadline(half: Model) -> None:
 
 def test_mistakes_of_the_request_come_before_the_deadline(half: Model) -> None:
     assert failure(lambda: predict(half, "", X, ["q"], deadline=0.0)).startswith("INVALID_ARGUMENT: output")
+
+
+def test_a_successful_run_is_observed(half: Model) -> None:
+    runs: list[tuple[str, int]] = []
+    observe = lambda api, micros: runs.append((api, micros))  # noqa: E731
+    predict(half, "", X, observe_run=observe)
+    assert failure(lambda: predict(half, "", {}, observe_run=observe)).startswith("INVALID_ARGUMENT")
+    wrong: dict[str, Array] = {"x": np.array([1], np.int64)}
+    assert failure(lambda: predict(half, "", wrong, observe_run=observe)).startswith("INVALID_ARGUMENT")
+    assert [api for api, _ in runs] == ["Predict"]
+    assert runs[0][1] > 0

@@ -20,6 +20,10 @@ class Applied:
     def __call__(self, models: Sequence[ModelConfig]) -> None:
         self.lists.append(models)
 
+    def metric(self, name: str) -> int:
+        """A metric called `/lists` that counts the lists; others are unknown."""
+        return len(self.lists) if name == "/lists" else 0
+
 
 def request(text: str) -> model_management_pb2.ReloadConfigRequest:
     return text_format.Parse(text, model_management_pb2.ReloadConfigRequest())
@@ -30,17 +34,22 @@ def test_the_list_is_applied_and_metrics_are_answered() -> None:
     model = 'config { name: "a" base_path: "/a" model_platform: "tensorflow" }'
     response = reload_config(
         applied,
-        request(f'config {{ model_config_list {{ {model} }} }} metric_names: "/m" metric_names: "/m"'),
+        applied.metric,
+        request(
+            f"config {{ model_config_list {{ {model} }} }} "
+            'metric_names: "/m" metric_names: "/lists" metric_names: "/m"'
+        ),
     )
     assert applied.lists == [[ModelConfig("a", "/a")]]
     assert response.HasField("status")
     assert response.status.error_code == 0
-    assert [(metric.name, metric.int64_value_increase) for metric in response.metric] == [("/m", 0)]
+    increases = {metric.name: metric.int64_value_increase for metric in response.metric}
+    assert (increases, len(response.metric)) == ({"/m": 0, "/lists": 1}, 2)
 
 
 def test_an_empty_list_is_a_list() -> None:
     applied = Applied()
-    reload_config(applied, request("config { model_config_list {} }"))
+    reload_config(applied, applied.metric, request("config { model_config_list {} }"))
     assert applied.lists == [[]]
 
 
@@ -48,7 +57,7 @@ def test_an_empty_list_is_a_list() -> None:
 def test_anything_else_is_refused(text: str) -> None:
     applied = Applied()
     with pytest.raises(ServingError) as raised:
-        reload_config(applied, request(text))
+        reload_config(applied, applied.metric, request(text))
     assert str(raised.value) == (
         "INVALID_ARGUMENT: ServerModelConfig type not supported by HandleReloadConfigRequest. "
         "Only ModelConfigList is currently supported"

@@ -12,6 +12,8 @@ from tensorflow_serving.apis import classification_pb2, prediction_log_pb2
 from app.api.warmup import MAX_RECORDS, replay_warmup_file
 from app.engine.model import Model
 from app.errors import Code, ServingError
+from app.telemetry.metrics import Distribution
+from app.telemetry.serving_metrics import ServingMetrics
 from tests.api.conftest import load
 from tests.support.models import save_counting, write_warmup
 
@@ -77,7 +79,7 @@ def multi_inference_log(*names: str) -> Any:
 
 def fails(model: Model, path: Path, **arguments: Any) -> ServingError:
     with pytest.raises(ServingError) as raised:
-        replay_warmup_file(model, 1, str(path), **arguments)
+        replay_warmup_file(model, 1, str(path), ServingMetrics.make(), **arguments)
     return raised.value
 
 
@@ -85,7 +87,7 @@ def test_without_a_file_nothing_runs(
     counting: Model, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "app")
-    assert replay_warmup_file(counting, 1, str(tmp_path)) is False
+    assert replay_warmup_file(counting, 1, str(tmp_path), ServingMetrics.make()) is False
     assert caplog.messages == [
         f"No warmup data file found at {tmp_path}/assets.extra/tf_serving_warmup_requests"
     ]
@@ -106,7 +108,7 @@ def test_each_kind_of_request_is_replayed(
     counting: Model, tmp_path: Path, log: Any, expected: dict[str, int]
 ) -> None:
     write_warmup(tmp_path, log)
-    assert replay_warmup_file(counting, 1, str(tmp_path)) is True
+    assert replay_warmup_file(counting, 1, str(tmp_path), ServingMetrics.make()) is True
     assert runs(counting) == expected
 
 
@@ -115,7 +117,7 @@ def test_the_log_says_what_was_read(
 ) -> None:
     file = write_warmup(tmp_path, predict_log(1.0), regress_log())
     caplog.set_level(logging.INFO, "app")
-    replay_warmup_file(counting, 1, str(tmp_path), repetitions=2)
+    replay_warmup_file(counting, 1, str(tmp_path), ServingMetrics.make(), repetitions=2)
     first, last = caplog.messages
     assert first == (
         f"Starting to read warmup data for model at {file} with model-warmup-options "
@@ -126,6 +128,40 @@ def test_the_log_says_what_was_read(
     assert microseconds.removesuffix(".").isdigit()
 
 
+def test_the_metrics_tell_of_the_file_and_of_its_runs(counting: Model, tmp_path: Path) -> None:
+    log = predict_log(1.0)
+    log.predict_log.request.model_spec.name = "recorded"
+    write_warmup(tmp_path, log, regress_log())
+    metrics = ServingMetrics.make()
+    replay_warmup_file(counting, 1, str(tmp_path), metrics, repetitions=2)
+    assert metrics.warmup_records.cells() == [((str(tmp_path), "OK"), 2)]
+    ((labels, _),) = metrics.warmup_micros.cells()
+    assert labels == (str(tmp_path), "OK")
+    observed = {}
+    for labels, found in metrics.runtime_micros.cells():
+        assert isinstance(found, Distribution)
+        observed[labels] = sum(found.counts)
+    assert observed == {("recorded", "Predict", "TF1"): 2, ("", "Regress", "TF1"): 2}
+    assert metrics.request_count.cells() == []
+
+
+def test_a_file_that_cannot_be_read_is_counted_with_the_error(counting: Model, tmp_path: Path) -> None:
+    file = write_warmup(tmp_path, predict_log(1.0), predict_log(2.0))
+    file.write_bytes(file.read_bytes()[:-1])
+    metrics = ServingMetrics.make()
+    with pytest.raises(ServingError) as raised:
+        replay_warmup_file(counting, 1, str(tmp_path), metrics)
+    assert metrics.warmup_records.cells() == [((str(tmp_path), str(raised.value)), 1)]
+
+
+def test_a_request_that_fails_ends_the_replay_without_a_count(counting: Model, tmp_path: Path) -> None:
+    write_warmup(tmp_path, predict_log(1.0), predict_log(1.0, signature="nope"))
+    metrics = ServingMetrics.make()
+    with pytest.raises(ServingError):
+        replay_warmup_file(counting, 1, str(tmp_path), metrics)
+    assert metrics.warmup_records.cells() == []
+
+
 def test_a_record_without_a_request_is_counted_and_skipped(
     counting: Model, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -133,7 +169,7 @@ def test_a_record_without_a_request_is_counted_and_skipped(
     only_metadata.log_metadata.model_spec.name = "m"
     write_warmup(tmp_path, b"", only_metadata, predict_log(1.0))
     caplog.set_level(logging.INFO, "app")
-    assert replay_warmup_file(counting, 1, str(tmp_path)) is True
+    assert replay_warmup_file(counting, 1, str(tmp_path), ServingMetrics.make()) is True
     assert "Number of warmup records read: 3." in caplog.messages[-1]
     assert runs(counting)["predict"] == 1
 
@@ -150,14 +186,14 @@ def test_other_kinds_of_requests_are_refused(counting: Model, tmp_path: Path, ki
 @pytest.mark.parametrize(("repetitions", "expected"), [(-1, 2), (0, 2), (1, 2), (3, 6)])
 def test_each_record_is_repeated(counting: Model, tmp_path: Path, repetitions: int, expected: int) -> None:
     write_warmup(tmp_path, predict_log(1.0), predict_log(2.0))
-    replay_warmup_file(counting, 1, str(tmp_path), repetitions=repetitions)
+    replay_warmup_file(counting, 1, str(tmp_path), ServingMetrics.make(), repetitions=repetitions)
     assert runs(counting)["predict"] == expected
 
 
 def test_a_thousand_records_are_replayed(counting: Model, tmp_path: Path) -> None:
     write_warmup(tmp_path, *[predict_log(1.0)] * MAX_RECORDS)
     assert MAX_RECORDS == 1000
-    assert replay_warmup_file(counting, 1, str(tmp_path)) is True
+    assert replay_warmup_file(counting, 1, str(tmp_path), ServingMetrics.make()) is True
     assert runs(counting)["predict"] == 1000
 
 
@@ -223,7 +259,7 @@ def test_an_empty_file_is_read_to_its_end(
 ) -> None:
     write_warmup(tmp_path)
     caplog.set_level(logging.INFO, "app")
-    assert replay_warmup_file(counting, 1, str(tmp_path)) is True
+    assert replay_warmup_file(counting, 1, str(tmp_path), ServingMetrics.make()) is True
     assert "Number of warmup records read: 0." in caplog.messages[-1]
 
 
@@ -290,7 +326,7 @@ def test_the_model_and_version_of_a_record_select_nothing(counting: Model, tmp_p
     classify.classify_log.request.model_spec.name = "another"
     classify.classify_log.request.model_spec.version_label = "canary"
     write_warmup(tmp_path, predict, classify, multi_inference_log("another", "another"))
-    replay_warmup_file(counting, 1, str(tmp_path))
+    replay_warmup_file(counting, 1, str(tmp_path), ServingMetrics.make())
     assert runs(counting) == {"predict": 1, "classify": 2, "regress": 1}
 
 
@@ -298,7 +334,7 @@ def test_the_response_of_a_record_is_not_looked_at(counting: Model, tmp_path: Pa
     log = classify_log()
     log.classify_log.response.CopyFrom(classification_pb2.ClassificationResponse())
     write_warmup(tmp_path, log)
-    assert replay_warmup_file(counting, 1, str(tmp_path)) is True
+    assert replay_warmup_file(counting, 1, str(tmp_path), ServingMetrics.make()) is True
 
 
 def test_defaults_of_a_signature_apply(two_inputs: Model, tmp_path: Path) -> None:
@@ -306,7 +342,7 @@ def test_defaults_of_a_signature_apply(two_inputs: Model, tmp_path: Path) -> Non
     log.predict_log.request.model_spec.signature_name = "defaulted"
     log.predict_log.request.inputs["a"].CopyFrom(tf.make_tensor_proto([[1.0, 2.0]]))
     write_warmup(tmp_path, log)
-    assert replay_warmup_file(two_inputs, 1, str(tmp_path)) is True
+    assert replay_warmup_file(two_inputs, 1, str(tmp_path), ServingMetrics.make()) is True
     log.predict_log.request.model_spec.signature_name = "serving_default"
     write_warmup(tmp_path, log)
     assert fails(two_inputs, tmp_path).message.startswith("input size does not match signature: 1!=2")

@@ -16,6 +16,8 @@ from app.engine import savedmodel
 from app.engine.session_config import session_config
 from app.errors import Code, ServingError
 from app.options import Options
+from app.telemetry.metrics import Registry
+from app.telemetry.serving_metrics import TensorFlowMetrics
 from tests.engine.conftest import load
 
 CONFIG = session_config(Options())
@@ -181,3 +183,21 @@ def test_an_op_that_does_not_exist(copied: Path) -> None:
     error = failure(copied)
     assert error.code in (Code.INVALID_ARGUMENT, Code.NOT_FOUND)
     assert "NoSuchOp" in error.message
+
+
+def test_loads_are_counted(half_plus_two: Path, tmp_path: Path) -> None:
+    metrics = TensorFlowMetrics.make(Registry())
+    good, bad = str(half_plus_two / "1"), str(tmp_path / "1")
+    assert metrics.session_created.cells() == []
+    with pytest.raises(ServingError):
+        savedmodel.load(bad, ["serve"], CONFIG, metrics=metrics)
+    for _ in range(2):
+        savedmodel.load(good, ["serve"], CONFIG, metrics=metrics).close()
+    assert dict(metrics.load_attempts.cells()) == {(good, "success"): 2, (bad, "fail"): 1}
+    ((labels, micros),) = metrics.load_micros.cells()
+    assert labels == (good,)
+    assert isinstance(micros, int)
+    assert micros > 0
+    stages = [labels for labels, _ in metrics.load_stage_micros.cells()]
+    assert stages == [(good, "init_graph"), (good, "restore_graph")]
+    assert metrics.session_created.cells() == [((), 0)]

@@ -8,28 +8,34 @@ from typing import Any
 import pytest
 from falcon import testing
 
+from app.lifecycle.states import StateBoard
 from app.options import Options
-from app.rest.application import make_application, unzip
-from app.rest.service import Reply
+from app.rest.application import MetricsPage, make_application, unzip
+from app.rest.service import Reply, RestService
+from app.telemetry.serving_metrics import ServingMetrics
 
 
-class Service:
+class Service(RestService):
     """Answers with what it was asked; stands where a loaded model would."""
 
     def __init__(self) -> None:
+        self.metrics = ServingMetrics.make()
+        super().__init__(None, StateBoard(), Options(), self.metrics)  # type: ignore[arg-type]
         self.asked: list[tuple[str, str, bytes]] = []
         self.hold: threading.Event | None = None
+        self.answered = threading.Event()
 
     def answer(self, method: str, target: str, body: bytes, deadline: float | None = None) -> Reply:
         self.asked.append((method, target, body))
         if self.hold is not None:
             self.hold.wait(30)
         assert deadline is None or deadline > time.monotonic() - 60
+        self.answered.set()
         return Reply(200, b"{}")
 
 
-def client(service: Service, **options: Any) -> testing.TestClient:
-    return testing.TestClient(make_application(service, Options(**options)))  # type: ignore[arg-type]
+def client(service: Service, page: MetricsPage | None = None, **options: Any) -> testing.TestClient:
+    return testing.TestClient(make_application(service, Options(**options), page))
 
 
 def test_method_target_and_body_reach_the_service_as_they_came() -> None:
@@ -58,8 +64,13 @@ def test_other_paths_get_the_page(path: str) -> None:
 )
 def test_options_answers_by_origin_without_a_body(origin: str | None, status: int) -> None:
     headers = {} if origin is None else {"Origin": origin}
-    answer = client(Service()).simulate_options("/v1/anything", headers=headers)
+    service = Service()
+    answer = client(service).simulate_options("/v1/anything", headers=headers)
     assert (answer.status_code, answer.content) == (status, b"")
+    name = {200: "OK", 400: "INVALID_ARGUMENT"}[status]
+    assert service.metrics.request_count.cells() == [(("", name), 1)]
+    latencies = [labels for labels, _ in service.metrics.request_micros.cells()]
+    assert latencies == ([("", "", "REST")] if status == 200 else [])
     assert "access-control-allow-origin" not in answer.headers
 
 
@@ -96,9 +107,41 @@ def test_the_timeout_answers_while_the_work_goes_on() -> None:
         answer = client(service, rest_api_timeout_in_ms=50).simulate_get("/v1/models/m")
     finally:
         service.hold.set()
+    assert service.answered.wait(30)
+    assert service.metrics.request_count.cells() == [(("m", "DEADLINE_EXCEEDED"), 1)]
     assert answer.status_code == 504
     assert answer.json == {"error": "Timed out waiting for notification"}
 
 
 def test_a_timeout_of_zero_is_none() -> None:
     assert client(Service(), rest_api_timeout_in_ms=0).simulate_get("/v1/models/m").status_code == 200
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "OPTIONS"])
+@pytest.mark.parametrize("path", ["/metrics", "/v1/models/m"])
+def test_the_metrics_page_is_served_to_any_method_and_wins(method: str, path: str) -> None:
+    service = Service()
+    page = MetricsPage(path, lambda: b"# TYPE m counter\n")
+    answer = client(service, page, rest_api_enable_cors_support=True).simulate_request(method, path)
+    assert (answer.status_code, answer.content) == (200, b"# TYPE m counter\n")
+    assert answer.headers["content-type"] == "text/plain"
+    assert "access-control-allow-origin" not in answer.headers
+    assert service.asked == []
+    assert service.metrics.request_count.cells() == []
+
+
+def test_the_metrics_page_takes_no_query_and_has_no_other_paths() -> None:
+    asked = client(Service(), MetricsPage("/metrics", lambda: b""))
+    answer = asked.simulate_get("/metrics", query_string="name[]=x")
+    assert (answer.status_code, answer.headers["content-type"]) == (400, "text/plain")
+    assert answer.text == "Unexpected path: /metrics?name[]=x. Should be /metrics"
+    for path in ("/metrics/", "/metric", "/Metrics", "/"):
+        assert asked.simulate_get(path).status_code == 404
+
+
+def test_replies_are_counted() -> None:
+    service = Service()
+    asked = client(service)
+    asked.simulate_get("/v1/models/m")
+    asked.simulate_post("/elsewhere")
+    assert service.metrics.request_count.cells() == [(("", "OK"), 1)]

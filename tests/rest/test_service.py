@@ -10,15 +10,23 @@ import pytest
 from app.engine import savedmodel
 from app.engine.model import Model
 from app.engine.session_config import session_config
+from app.errors import Code
 from app.lifecycle.manager import Manager
 from app.lifecycle.states import State, StateBoard
 from app.options import Options
-from app.rest.service import RestService
+from app.rest.service import Reply, RestService
+from app.telemetry.serving_metrics import ServingMetrics
 from tests.support import models
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RestService]:
+def metrics() -> ServingMetrics:
+    """Where the service counts."""
+    return ServingMetrics.make()
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, metrics: ServingMetrics) -> Iterator[RestService]:
     """A service with the models `half` (version 1) and `two` (version 7)."""
     directory = tmp_path_factory.mktemp("models")
     models.save_half_plus(directory / "half" / "1")
@@ -39,7 +47,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RestService]:
     for name in ("half", "two"):
         loaded = lambda name=name: any(s.state is State.AVAILABLE for s in board.versions(name))  # noqa: E731
         assert board.wait(loaded, deadline)
-    yield RestService(manager, board, Options())
+    yield RestService(manager, board, Options(), metrics)
     manager.stop()
 
 
@@ -139,3 +147,58 @@ def test_an_unexpected_failure_is_an_internal_error() -> None:
     reply = service.answer("POST", "/v1/models/m:predict", b'{"inputs": 1}')
     assert reply.status == 500
     assert json.loads(reply.body)["error"].startswith("AttributeError")
+
+
+@pytest.mark.parametrize(
+    ("request_line", "body", "told"),
+    [
+        ("POST /v1/models/half:predict", b'{"inputs": [1]}', (Code.OK, "half", "predict")),
+        ("POST /v1/models/ha%6cf:predict", b'{"inputs": [1]}', (Code.OK, "half", "predict")),
+        ("GET /v1/models/half", b"", (Code.OK, "half", "")),
+        ("GET /v1/models/half/metadata", b"", (Code.OK, "half", "")),
+        ("GET /v1/models/nope", b"", (Code.NOT_FOUND, "nope", "")),
+        ("POST /v1/models/half:predict", b"", (Code.INVALID_ARGUMENT, "half", "")),
+        ("POST /v1/models/half", b"", (Code.INVALID_ARGUMENT, "", "")),
+        ("PUT /v1/models/half:predict", b"", (Code.INVALID_ARGUMENT, "", "")),
+        ("GET /v1/models/half/versions/9223372036854775808", b"", (Code.INVALID_ARGUMENT, "", "")),
+    ],
+)
+def test_what_metrics_are_told_of_a_reply(
+    service: RestService, request_line: str, body: bytes, told: tuple[Code, str, str]
+) -> None:
+    method, target = request_line.split()
+    reply = service.answer(method, target, body)
+    assert (reply.code, reply.model, reply.api) == told
+    assert (reply.micros > 0) is (reply.code is Code.OK)
+
+
+def test_each_reply_is_counted_and_the_latency_of_good_ones() -> None:
+    metrics = ServingMetrics.make()
+    service = RestService(None, StateBoard(), Options(), metrics)  # type: ignore[arg-type]
+    service.count(Reply(200, b"", Code.OK, "m", "predict", 15))
+    service.count(Reply(200, b"", Code.OK, "m", "", 15))
+    service.count(Reply(404, b"", Code.NOT_FOUND, "m"))
+    service.count(Reply(400, b"", Code.INVALID_ARGUMENT))
+    assert metrics.request_count.cells() == [
+        (("", "INVALID_ARGUMENT"), 1),
+        (("m", "NOT_FOUND"), 1),
+        (("m", "OK"), 2),
+    ]
+    assert [labels for labels, _ in metrics.request_micros.cells()] == [
+        ("m", "", "REST"),
+        ("m", "predict", "REST"),
+    ]
+
+
+def test_runs_are_observed_by_model_and_api(service: RestService, metrics: ServingMetrics) -> None:
+    post(service, "two:predict", {"inputs": {"a": [[1, 2]], "b": [3]}})
+    assert ("two", "Predict", "TF1") in dict(metrics.runtime_micros.cells())
+
+
+@pytest.mark.parametrize(
+    ("target", "model"), [("/v1/models/half:predict", "half"), ("/v1/models/half:nope", "")]
+)
+def test_a_request_that_timed_out(service: RestService, target: str, model: str) -> None:
+    reply = service.timed_out("POST", target)
+    assert (reply.status, reply.code, reply.model) == (504, Code.DEADLINE_EXCEEDED, model)
+    assert json.loads(reply.body) == {"error": "Timed out waiting for notification"}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
@@ -10,6 +11,7 @@ from tensorflow_serving.apis import get_model_metadata_pb2, prediction_service_p
 from app.errors import Code, ServingError
 from app.options import Options
 from app.rpc.methods import Call, method_table, wire_message
+from app.telemetry.serving_metrics import ServingMetrics
 from tests.rpc.conftest import Served, refuse
 
 EXAMPLES = tuple(
@@ -373,3 +375,48 @@ def test_the_method_name_check_reaches_methods_that_take_examples(served: Served
         "INVALID_ARGUMENT: Expected classification signature method_name to be tensorflow/serving/classify. "
         "Was: tensorflow/serving/predict"
     )
+
+
+def counted(served: Served, *requests: tuple[str, str]) -> ServingMetrics:
+    """What is counted of these requests, whatever becomes of them."""
+    metrics = ServingMetrics.make()
+    table = method_table(served.manager, served.board, Options(), refuse, metrics)
+    for path, text in requests:
+        method = table[path]
+        with contextlib.suppress(ServingError):
+            method.handle(text_format.Parse(text, method.request()), Call())
+    return metrics
+
+
+def test_requests_are_counted_by_model_and_code(served: Served) -> None:
+    classify, regress, multi_inference = EXAMPLES
+    metrics = counted(
+        served,
+        (PREDICT, HALF + X),
+        (PREDICT, HALF + X),
+        (PREDICT, HALF + Z),
+        (PREDICT, 'model_spec { name: "nope" }'),
+        (PREDICT, ""),
+        (classify, HALF),
+        (regress, HALF),
+        (multi_inference, ""),
+        (METADATA, 'model_spec { name: "nope" } metadata_field: "signature_def"'),
+        (STATUS, 'model_spec { name: "nope" }'),
+        (RELOAD, ""),
+    )
+    assert metrics.request_count.cells() == [
+        (("", "INVALID_ARGUMENT"), 1),
+        (("half_plus_two", "INVALID_ARGUMENT"), 3),
+        (("half_plus_two", "OK"), 2),
+        (("nope", "NOT_FOUND"), 1),
+    ]
+    assert [labels for labels, _ in metrics.request_micros.cells()] == [("half_plus_two", "Predict", "GRPC")]
+    assert [labels for labels, _ in metrics.runtime_micros.cells()] == [("half_plus_two", "Predict", "TF1")]
+
+
+def test_a_mistake_of_ours_is_counted_as_internal(served: Served) -> None:
+    metrics = ServingMetrics.make()
+    method = method_table(None, served.board, Options(), refuse, metrics)[PREDICT]  # type: ignore[arg-type]
+    with pytest.raises(AttributeError):
+        method.handle(text_format.Parse(HALF + X, method.request()), Call())
+    assert metrics.request_count.cells() == [(("half_plus_two", "INTERNAL"), 1)]
