@@ -7,6 +7,7 @@ the usual mapping in one place: FAILED_PRECONDITION is 400, not 412.
 from __future__ import annotations
 
 import enum
+import os
 
 
 class Code(enum.IntEnum):
@@ -81,3 +82,11 @@ def invalid_argument(message: str) -> ServingError:
 def not_found(message: str) -> ServingError:
     """Shorthand for what is not there."""
     return ServingError(Code.NOT_FOUND, message)
+
+
+def cannot_read(path: str, reason: str | None) -> ServingError:
+    """PERMISSION_DENIED for a file or directory that the server's user cannot read, with what to do."""
+    return ServingError(
+        Code.PERMISSION_DENIED,
+        f"{path}: {reason}. Make it readable for user {os.getuid()}, group {os.getgid()}.",
+    )

@@ -16,7 +16,7 @@ from typing import Any
 import falcon.asgi
 
 from app.config.model_config import ModelConfig, read_file
-from app.engine import savedmodel
+from app.engine import savedmodel, tflite
 from app.engine.model import Model
 from app.engine.session_config import session_config
 from app.engine.warmup import warm_up_from_signatures
@@ -72,10 +72,17 @@ class Server:
     def _loader(self) -> Callable[[str, int, str], Model]:
         config = session_config(self._options)
         tags = self._options.saved_model_tags.split(",") if self._options.saved_model_tags else ["serve"]
+        pools, per_pool = self._options.num_tflite_pools, self._options.num_tflite_interpreters_per_pool
+        interpreters = max(1, pools) * max(1, per_pool)
+
+        def read(path: str) -> Model:
+            if self._options.prefer_tflite_model and tflite.is_in(path):
+                return tflite.load(path, interpreters)
+            return savedmodel.load(path, tags, config)
 
         def load(name: str, version: int, path: str) -> Model:
             del name, version
-            model = savedmodel.load(path, tags, config)
+            model = read(path)
             if self._options.enable_model_warmup:
                 warm_up_from_signatures(model)
             return model
