@@ -8,6 +8,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -135,6 +136,34 @@ def test_another_element_type_is_refused_as_for_a_saved_model(paths: dict[str, P
         run(load(paths["half_plus"]), {"serving_default_x": np.array([1.0])})
     expected = "INVALID_ARGUMENT: Expects arg[0] to be float but double is provided"
     assert str(raised.value) == expected
+
+
+@pytest.mark.parametrize(
+    ("element_type", "dtype"),
+    [
+        (0, np.float32),
+        (1, np.float16),
+        (2, np.int32),
+        (3, np.uint8),
+        (4, np.int64),
+        (6, np.bool_),
+        (7, np.int16),
+        (8, np.complex64),
+        (9, np.int8),
+        (10, np.float64),
+        (11, np.complex128),
+        (12, np.uint64),
+        (15, np.uint32),
+        (16, np.uint16),
+        (18, ml_dtypes.bfloat16),
+    ],
+)
+def test_element_types(tmp_path: Path, element_type: int, dtype: Any) -> None:
+    model = load(tflite_models.save_identity(tmp_path, element_type))
+    values = np.array([1, 0, 1], dtype)
+    (answer,) = run(model, {"serving_default_x": values}).values()
+    assert answer.dtype == dtype
+    assert answer.tolist() == values.tolist()
 
 
 def test_a_shape_that_cannot_be_run_spoils_nothing(

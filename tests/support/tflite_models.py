@@ -95,6 +95,18 @@ def save_where(path: Path) -> Path:
     )
 
 
+def save_identity(path: Path, element_type: int) -> Path:
+    """x of shape [None] and a `TensorType` comes back: one tensor, `serving_default_x:0`, no operation."""
+    tf = tensorflow()
+    _save(path, {"serving_default": _function(lambda x: {"y": tf.identity(x)}, x=([None], "float32"))})
+
+    def change(model: Any) -> None:
+        (tensor,) = model.subgraphs[0].tensors
+        tensor.type = element_type
+
+    return edit(path, change)
+
+
 def save_busy(path: Path) -> Path:
     """x int64 [] to y int64 []: counts to x, some 100 ns a step, so that a run can take long."""
     tf = tensorflow()
