@@ -7,6 +7,7 @@ the usual mapping in one place: FAILED_PRECONDITION is 400, not 412.
 from __future__ import annotations
 
 import enum
+import os
 
 
 class Code(enum.IntEnum):
@@ -88,3 +89,11 @@ def without_traceback(error: Exception) -> ServingError:
     if isinstance(error, ServingError):
         return ServingError(error.code, error.message)
     return ServingError(Code.INTERNAL, f"{type(error).__name__}: {error}")
+
+
+def cannot_read(path: str, reason: str | None) -> ServingError:
+    """PERMISSION_DENIED for a file or directory that the server's user cannot read, with what to do."""
+    return ServingError(
+        Code.PERMISSION_DENIED,
+        f"{path}: {reason}. Make it readable for user {os.getuid()}, group {os.getgid()}.",
+    )

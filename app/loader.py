@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app.api.warmup import replay_warmup_file
-from app.engine import savedmodel
+from app.engine import savedmodel, tflite
 from app.engine.model import Model
 from app.engine.session_config import session_config
 from app.engine.warmup import warm_up_from_signatures
@@ -32,13 +32,20 @@ class Loader:
             ServingError: it cannot be loaded, or its warm-up file cannot be replayed.
         """
         del name
-        model = savedmodel.load(path, self._tags, self._config, metrics=self._metrics.tensorflow)
+        model = self._read(path)
         try:
             self._warm_up(model, version, path)
         except BaseException:
             model.close()
             raise
         return model
+
+    def _read(self, path: str) -> Model:
+        options = self._options
+        if options.prefer_tflite_model and tflite.is_in(path):
+            pools, per_pool = options.num_tflite_pools, options.num_tflite_interpreters_per_pool
+            return tflite.load(path, max(1, pools) * max(1, per_pool))
+        return savedmodel.load(path, self._tags, self._config, metrics=self._metrics.tensorflow)
 
     def _warm_up(self, model: Model, version: int, path: str) -> None:
         options = self._options

@@ -177,14 +177,16 @@ class Options:
     prefer_tflite_model: bool = _flag(
         "bool",
         False,
-        "Serve model.tflite of a version directory when it is there.",
-        ignored="TensorFlow Lite models are not served in this version; the SavedModel is",
+        "Serve model.tflite of a version directory when it is there, else the SavedModel.",
     )
     num_tflite_pools: int = _flag(
-        "int32", 0, "TensorFlow Lite interpreter pools.", ignored=_TUNING, cpu_factor=1
+        "int32",
+        0,
+        "TensorFlow Lite interpreters of a model; each runs one request at a time, in one thread.",
+        cpu_factor=1,
     )
     num_tflite_interpreters_per_pool: int = _flag(
-        "int32", 1, "TensorFlow Lite interpreters in a pool.", ignored=_TUNING
+        "int32", 1, "Factor: so many times --num_tflite_pools interpreters."
     )
     enable_signature_method_name_check: bool = _flag(
         "bool", False, "Check the method name of a signature against the method called."

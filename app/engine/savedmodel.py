@@ -19,7 +19,7 @@ from tensorflow.python.saved_model import loader_impl
 
 from app.engine.session_model import SessionModel
 from app.engine.status import tensorflow_errors
-from app.errors import Code, ServingError, not_found
+from app.errors import Code, ServingError, cannot_read, not_found
 from app.telemetry.metrics import Registry
 from app.telemetry.serving_metrics import TensorFlowMetrics, micros
 
@@ -108,10 +108,7 @@ def _parse(path: str) -> Any:
         except NotADirectoryError:
             raise ServingError(Code.FAILED_PRECONDITION, f"{path}; Not a directory") from None
         except OSError as error:
-            raise ServingError(
-                Code.PERMISSION_DENIED,
-                f"{file}: {error.strerror}. Make it readable for user {os.getuid()}, group {os.getgid()}.",
-            ) from None
+            raise cannot_read(file, error.strerror) from None
         try:
             saved_model = read(content)
             if not saved_model.meta_graphs:  # also what many kinds of damage, and an empty file, parse as
@@ -124,10 +121,7 @@ def _parse(path: str) -> Any:
             ) from None
         return saved_model
     if os.path.exists(path) and not os.access(path, os.R_OK | os.X_OK):
-        raise ServingError(
-            Code.PERMISSION_DENIED,
-            f"{path}: Permission denied. Make it readable for user {os.getuid()}, group {os.getgid()}.",
-        )
+        raise cannot_read(path, "Permission denied")
     raise not_found(
         "Specified file path does not appear to contain a SavedModel bundle "
         f"(should have a file called `saved_model.pb`)\nSpecified file path: {path}"

@@ -16,9 +16,11 @@ from tests.container.containers import (
     QUICK_HEALTH,
     SERVER,
     Server,
+    make_readable,
     predict_grpc,
     started,
 )
+from tests.support import tflite_models
 from tests.support.process import wait_until
 
 pytestmark = pytest.mark.container
@@ -80,6 +82,24 @@ def test_any_user_serves_from_a_read_only_root(
         assert server.wait_ready().predict([1.0, 2.0, 5.0]) == ANSWER
         assert f"\nUid:\t{user.partition(':')[0]}\t" in server.execute("cat", "/proc/1/status")
         assert predict_grpc(server.port(8500), [1.0]) == [2.5]
+
+
+def test_a_tensorflow_lite_model_is_served(client: docker.DockerClient, image: str, tmp_path: Path) -> None:
+    base_path = tmp_path / MODEL
+    version = tflite_models.save_half_plus(base_path / "1")
+    x, y = ("serving_default_x:0", 1, [-1]), ("PartitionedCall:0", 1, [-1])
+    signature = tflite_models.signature_def({"x": x}, {"y": y})
+    tflite_models.store_signatures(version, {"serving_default": signature})
+    with started(
+        client,
+        image,
+        "--prefer_tflite_model",
+        mounts={make_readable(base_path): f"/models/{MODEL}"},
+        environment={"MODEL_NAME": MODEL},
+        **HARDENED,
+    ) as server:
+        assert server.wait_ready().predict([1.0, 2.0, 5.0]) == ANSWER
+        assert predict_grpc(server.port(8500), [1.0, 2.0, 5.0]) == [2.5, 3.0, 4.5]
 
 
 def test_the_callers_flags_win(client: docker.DockerClient, image: str, sample: Path) -> None:
