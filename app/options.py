@@ -99,7 +99,7 @@ class Options:
     )
     model_name: str = _flag("string", "default", "Name of the single model.")
     model_base_path: str = _flag(
-        "string", "", "Directory of the single model; its versions are numbered directories in it."
+        "string", "", "Directory or URI of the single model; its versions are numbered directories in it."
     )
     num_load_threads: int = _flag(
         "int32", 0, "Threads that load versions.", ignored="versions of one model load one after the other"
@@ -213,6 +213,16 @@ class Options:
     )
     drain_seconds: float = _flag(
         "float", 8.0, "Ferry: on SIGTERM, seconds that requests in flight have to finish."
+    )
+    model_cache_dir: str = _flag(
+        "string",
+        "",
+        "Ferry: directory that keeps what was fetched from remote base paths. Empty: a temporary one.",
+    )
+    remote_poll_wait_seconds: int = _flag(
+        "int32",
+        30,
+        "Ferry: least seconds between looks at a remote base path; --file_system_poll_wait_seconds if more.",
     )
 
 

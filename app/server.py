@@ -15,16 +15,20 @@ from typing import Any
 
 import falcon.asgi
 
+from app.config.base_path import is_remote
 from app.config.model_config import ModelConfig, read_file
 from app.engine import savedmodel
 from app.engine.model import Model
 from app.engine.session_config import session_config
 from app.engine.warmup import warm_up_from_signatures
+from app.errors import ServingError
 from app.lifecycle.config_poller import ConfigPoller
 from app.lifecycle.manager import Manager
+from app.lifecycle.model_cache import ModelCache
 from app.lifecycle.served_models import ServedModels
-from app.lifecycle.source import FileSystemSource
+from app.lifecycle.sources import Sources
 from app.lifecycle.states import StateBoard
+from app.lifecycle.store import Stores
 from app.options import Options, without_effect
 from app.rest.application import make_application
 from app.rest.service import RestService
@@ -46,13 +50,21 @@ class Server:
         """Make and wire the parts; nothing runs yet."""
         self._options = options
         self._board = StateBoard()
+        self._stores = Stores()
+        self._cache = ModelCache(self._stores, options.model_cache_dir)
         self._manager: Manager[Model] = Manager(
             self._loader(),
             self._board,
             max_retries=options.max_num_load_retries,
             retry_seconds=options.load_retry_interval_micros / 1e6,
+            forgotten=self._cache.drop,
         )
-        self._source = FileSystemSource(self._manager, options.file_system_poll_wait_seconds)
+        self._source = Sources(
+            self._manager,
+            options.file_system_poll_wait_seconds,
+            self._stores,
+            options.remote_poll_wait_seconds,
+        )
         self._models = ServedModels(
             self._source,
             self._board,
@@ -74,7 +86,16 @@ class Server:
         tags = self._options.saved_model_tags.split(",") if self._options.saved_model_tags else ["serve"]
 
         def load(name: str, version: int, path: str) -> Model:
-            del name, version
+            if not is_remote(path):
+                return load_local(path)
+            fetched = self._cache.fetch(name, version, path)
+            try:
+                return load_local(fetched)
+            except ServingError as error:
+                # Users know the version by its URI.
+                raise ServingError(error.code, error.message.replace(fetched, path)) from error
+
+        def load_local(path: str) -> Model:
             model = savedmodel.load(path, tags, config)
             if self._options.enable_model_warmup:
                 warm_up_from_signatures(model)
@@ -90,6 +111,8 @@ class Server:
         """
         for flag in without_effect(self._options):
             logger.warning("--%s has no effect: %s.", flag.name, flag.reason)
+        if self._options.model_cache_dir:
+            self._cache.open()
         self._manager.start()
         self._source.start()
         models = self._configured_models()
@@ -133,3 +156,5 @@ class Server:
             self._config_poller.stop()
         self._source.stop()
         self._manager.stop()
+        self._cache.close()
+        self._stores.close()

@@ -22,7 +22,9 @@ def test_the_page_of_flags_is_up_to_date() -> None:
     )
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md", "docs/differences.md", "CHANGELOG.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/architecture.md", "docs/differences.md", "docs/operations.md", "CHANGELOG.md"]
+)
 def test_links_lead_somewhere_and_flags_exist(page: str) -> None:
     text = (REPOSITORY / page).read_text()
     for target in re.findall(r"\]\(([^)#]+)\)", text):

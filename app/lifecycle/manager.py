@@ -105,6 +105,7 @@ class Manager(Generic[S]):
         *,
         max_retries: int = 5,
         retry_seconds: float = 60.0,
+        forgotten: Callable[[str, int, str], None] | None = None,
     ) -> None:
         """Prepare a manager without versions.
 
@@ -113,9 +114,12 @@ class Manager(Generic[S]):
             board: where states are published.
             max_retries: attempts after the first one that failed.
             retry_seconds: pause between attempts; negative means none.
+            forgotten: told (model, version, path) of what is neither wanted nor loaded any more; must
+                not raise. A stop forgets nothing.
         """
         self.labels = Labels()
         self._load_servable = load
+        self._forgotten = forgotten
         self._board = board
         self._max_retries = max(0, max_retries)
         self._retry_seconds = max(0.0, retry_seconds)
@@ -210,6 +214,8 @@ class Manager(Generic[S]):
         for version in [version for held in self._models.values() for version in held.values()]:
             if version.state is State.END and not version.aspired:
                 del self._models[version.model][version.number]  # the board remembers; it may come back
+                if self._forgotten is not None:
+                    return partial(self._forgotten, version.model, version.number, version.path)
             elif version.state in (State.START, State.LOADING) and not version.aspired:
                 self._cancel(version)
             elif version.state is State.UNLOADING and version.handles == 0:

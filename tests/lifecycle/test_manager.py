@@ -334,3 +334,25 @@ TestManagerMachine = ManagerMachine.TestCase
 TestManagerMachine.settings = settings(
     max_examples=150, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
+
+
+def test_what_is_neither_wanted_nor_loaded_is_forgotten_and_a_stop_forgets_nothing() -> None:
+    forgotten: list[tuple[str, int, str]] = []
+    manager: Manager[Servable] = Manager(
+        load, board := StateBoard(), max_retries=0, forgotten=lambda *version: forgotten.append(version)
+    )
+    manager.start()
+
+    def states() -> dict[int, State]:
+        return {status.version: status.state for status in board.versions("m")}
+
+    manager.set_aspired("m", {1: "one", 2: "bad"})
+    wait_until(lambda: states() == {1: State.AVAILABLE, 2: State.END}, "1 is loaded and 2 has failed")
+    with manager.acquire("m"):
+        manager.set_aspired("m", {3: "three"})
+        wait_until(lambda: states()[1] is State.UNLOADING, "1 is being unloaded")
+        wait_until(lambda: forgotten == [("m", 2, "bad")], "2 is forgotten, and 1 is still in use")
+    wait_until(lambda: forgotten[1:] == [("m", 1, "one")], "1 is forgotten")
+    manager.stop()
+    assert states()[3] is State.END
+    assert len(forgotten) == 2
