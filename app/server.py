@@ -21,7 +21,7 @@ from app.engine import savedmodel
 from app.engine.model import Model
 from app.engine.session_config import session_config
 from app.engine.warmup import warm_up_from_signatures
-from app.errors import ServingError
+from app.errors import Code, ServingError
 from app.lifecycle.config_poller import ConfigPoller
 from app.lifecycle.manager import Manager
 from app.lifecycle.model_cache import ModelCache
@@ -92,6 +92,8 @@ class Server:
             try:
                 return load_local(fetched)
             except ServingError as error:
+                if error.code is Code.DATA_LOSS:
+                    self._cache.discard(path)
                 # Users know the version by its URI.
                 raise ServingError(error.code, error.message.replace(fetched, path)) from error
 

@@ -32,6 +32,12 @@ def open_driver(scheme: str, loop: asyncio.AbstractEventLoop, environment: Mappi
     options = {"s3": _s3, "gs": _gs, "az": _az, "http": _http, "https": _http}.get(scheme)
     if options is None:
         return fsspec.filesystem(scheme)
+    if scheme == "gs":
+        # gcsfs's default class asks each bucket for its kind, over gRPC, which may be closed to us and
+        # takes a minute to fail; reading needs no such thing.
+        from gcsfs.core import GCSFileSystem
+
+        return GCSFileSystem(loop=loop, **_NO_CACHES, **options(environment))
     return fsspec.filesystem(scheme, loop=loop, **_NO_CACHES, **options(environment))
 
 

@@ -155,6 +155,14 @@ class ModelCache:
                     return
             self._remove(root, uri)
 
+    def discard(self, uri: str) -> None:
+        """Remove what was fetched from `uri`, for it is damaged: the next `fetch` fetches anew."""
+        root = self.open()
+        with self._lock:
+            entry = self._entries.setdefault(uri, _Entry())
+        with entry.lock:
+            self._remove(root, uri)
+
     def _make_room(self, root: Path, uri: str, size: int) -> None:
         """Have `size` bytes free, by removing what nobody holds, the longest unused first."""
         with self._lock:

@@ -57,6 +57,7 @@ def test_every_driver_has_time_limits_and_keeps_no_listings(
     gs = open_driver("gs", loop, {})
     az = open_driver("az", loop, {})
     web = open_driver("https", loop, {})
+    assert type(gs).__name__ == "GCSFileSystem", "the one that does not ask buckets for their kind over gRPC"
     assert s3.config_kwargs["connect_timeout"] == 10
     assert s3.config_kwargs["read_timeout"] == 30
     assert (gs.requests_timeout.sock_connect, gs.requests_timeout.sock_read) == (10, 30)

@@ -119,6 +119,14 @@ def test_the_last_who_holds_a_version_removes_it(put: Put, cache: ModelCache, tm
     assert kept(tmp_path) == []
 
 
+def test_what_turned_out_damaged_is_fetched_anew(put: Put, cache: ModelCache, proxy: Proxy) -> None:
+    uri = put(1)
+    cache.fetch("m", 1, uri)
+    cache.discard(uri)
+    assert content(cache.fetch("m", 1, uri)) == FILES
+    assert len(read(proxy)) == 4
+
+
 @pytest.mark.parametrize(
     ("fault", "code", "text"),
     [
