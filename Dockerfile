@@ -21,6 +21,9 @@ RUN set -eu; cd /opt/ferry/lib/python3.11/site-packages; \
     rm -r tensorflow/compiler/mlir/stablehlo; \
     # XLA's operations once more: libtensorflow_cc has them already.
     rm tensorflow/compiler/tf2xla/ops/_xla_ops.so; \
+    # What Amazon's other services look like; s3:// needs S3 and those that give credentials.
+    find botocore/data -mindepth 1 -maxdepth 1 -type d ! -name s3 ! -name sts ! -name sso \
+        ! -name sso-oidc ! -name signin -exec rm -r {} +; \
     # TensorFlow declares the packaging tools but does not import them.
     rm -r setuptools setuptools-*.dist-info _distutils_hack distutils-precedence.pth \
         wheel wheel-*.dist-info; \

@@ -62,7 +62,7 @@ $(READY): requirements/dev.lock pyproject.toml
 lock: $(READY) ## pin the newest allowed versions of all dependencies (needs uv)
 	uv pip compile -q --upgrade pyproject.toml --extra dev --generate-hashes --no-emit-index-url \
 		--no-annotate --no-header --python-version 3.11 -o requirements/dev.lock
-	uv pip compile -q pyproject.toml --override requirements/image-overrides.txt --generate-hashes \
+	uv pip compile -q pyproject.toml --extra all --override requirements/image-overrides.txt --generate-hashes \
 		--no-emit-index-url --no-annotate --no-header --python-version 3.11 \
 		-c requirements/dev.lock -o requirements/image.lock
 

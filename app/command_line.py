@@ -157,7 +157,7 @@ def check(options: Options) -> None:
 
 
 def _check_ranges(options: Options) -> None:
-    for name in ("rest_api_num_threads", "grpc_max_threads"):
+    for name in ("rest_api_num_threads", "grpc_max_threads", "remote_poll_wait_seconds"):
         if getattr(options, name) < 1:
             raise invalid_argument(f"--{name} must be at least 1; was {getattr(options, name)}.")
     for name in ("port", "rest_api_port"):

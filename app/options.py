@@ -100,7 +100,7 @@ class Options:
     )
     model_name: str = _flag("string", "default", "Name of the single model.")
     model_base_path: str = _flag(
-        "string", "", "Directory of the single model; its versions are numbered directories in it."
+        "string", "", "Directory or URI of the single model; its versions are numbered directories in it."
     )
     num_load_threads: int = _flag(
         "int32", 0, "Versions that load at a time once the server has started; at least 1."
@@ -220,6 +220,16 @@ class Options:
         True,
         "Ferry: run every signature of a version without a warm-up file once, on a made-up input. "
         "Needs --enable_model_warmup.",
+    )
+    model_cache_dir: str = _flag(
+        "string",
+        "",
+        "Ferry: directory that keeps what was fetched from remote base paths. Empty: a temporary one.",
+    )
+    remote_poll_wait_seconds: int = _flag(
+        "int32",
+        30,
+        "Ferry: least seconds between looks at a remote base path; --file_system_poll_wait_seconds if more.",
     )
 
 

@@ -21,9 +21,11 @@ from app.config.model_config import ModelConfig, read_file
 from app.engine.model import Model
 from app.lifecycle.config_poller import ConfigPoller
 from app.lifecycle.manager import Manager
+from app.lifecycle.model_cache import ModelCache
 from app.lifecycle.served_models import ServedModels
-from app.lifecycle.source import FileSystemSource
+from app.lifecycle.sources import Sources
 from app.lifecycle.states import StateBoard
+from app.lifecycle.store import Stores
 from app.loader import Loader
 from app.options import Options, usable_cpus, without_effect
 from app.rest.application import MetricsPage, make_application
@@ -56,16 +58,24 @@ class Server:
         self._options = options
         self._metrics = ServingMetrics.make()
         self._board = StateBoard()
+        self._stores = Stores()
+        self._cache = ModelCache(self._stores, options.model_cache_dir)
         self._manager: Manager[Model] = Manager(
-            Loader(options, self._metrics).load,
+            Loader(options, self._metrics, self._cache).load,
             self._board,
             max_retries=options.max_num_load_retries,
             retry_seconds=options.load_retry_interval_micros / 1e6,
             load_threads=options.num_load_threads,
             unload_threads=options.num_unload_threads,
             initial_load_threads=_INITIAL_LOADS_PER_CPU * usable_cpus(),
+            forgotten=self._cache.drop,
         )
-        self._source = FileSystemSource(self._manager, options.file_system_poll_wait_seconds)
+        self._source = Sources(
+            self._manager,
+            options.file_system_poll_wait_seconds,
+            self._stores,
+            options.remote_poll_wait_seconds,
+        )
         self._models = ServedModels(
             self._source,
             self._board,
@@ -100,6 +110,8 @@ class Server:
         """
         for flag in without_effect(self._options):
             logger.warning("--%s has no effect: %s.", flag.name, flag.reason)
+        if self._options.model_cache_dir:
+            self._cache.open()
         self._manager.start()
         self._source.start()
         models = self._configured_models()
@@ -144,3 +156,5 @@ class Server:
             self._config_poller.stop()
         self._source.stop()
         self._manager.stop()
+        self._cache.close()
+        self._stores.close()

@@ -298,6 +298,7 @@ def test_the_first_check_that_fails_is_told(first: int) -> None:
         {"grpc_channel_arguments": "a=1,b=,c=x=y"},
         {"rest_api_num_threads": 1, "grpc_max_threads": 1},
         {"drain_seconds": 0.0},
+        {"model_base_path": "s3://bucket/m", "remote_poll_wait_seconds": 1},
         {"drain_seconds": 86400.0},
     ],
 )
@@ -358,6 +359,6 @@ def test_a_drain_takes_a_time_that_can_be_waited_for(seconds: float) -> None:
 
 
 def test_a_remote_base_path_is_refused_by_name() -> None:
-    error = refusal(model_base_path="s3://bucket/m")
+    error = refusal(model_base_path="ftp://host/m")
     assert error.code is Code.UNIMPLEMENTED
-    assert error.message.startswith("Base path s3://bucket/m of model default: ")
+    assert error.message.startswith("Base path ftp://host/m of model default: ")
