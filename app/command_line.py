@@ -157,9 +157,9 @@ def check(options: Options) -> None:
 
 
 def _check_ranges(options: Options) -> None:
-    for name in ("rest_api_num_threads", "grpc_max_threads"):
-        if getattr(options, name) < 1:
-            raise invalid_argument(f"--{name} must be at least 1; was {getattr(options, name)}.")
+    for name, least in (("rest_api_num_threads", 1), ("grpc_max_threads", 1), ("gpu_replicas", 0)):
+        if getattr(options, name) < least:
+            raise invalid_argument(f"--{name} must be at least {least}; was {getattr(options, name)}.")
     for name in ("port", "rest_api_port"):
         if not 0 <= getattr(options, name) <= 65535:
             raise invalid_argument(f"--{name} must be between 0 and 65535; was {getattr(options, name)}.")
