@@ -157,9 +157,15 @@ def check(options: Options) -> None:
 
 
 def _check_ranges(options: Options) -> None:
-    for name in ("rest_api_num_threads", "grpc_max_threads", "remote_poll_wait_seconds"):
-        if getattr(options, name) < 1:
-            raise invalid_argument(f"--{name} must be at least 1; was {getattr(options, name)}.")
+    least = {
+        "rest_api_num_threads": 1,
+        "grpc_max_threads": 1,
+        "remote_poll_wait_seconds": 1,
+        "gpu_replicas": 0,
+    }
+    for name, lowest in least.items():
+        if getattr(options, name) < lowest:
+            raise invalid_argument(f"--{name} must be at least {lowest}; was {getattr(options, name)}.")
     for name in ("port", "rest_api_port"):
         if not 0 <= getattr(options, name) <= 65535:
             raise invalid_argument(f"--{name} must be between 0 and 65535; was {getattr(options, name)}.")

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+
+from app.cpus import usable_cpus
 
 
 class Support(enum.Enum):
@@ -44,11 +45,6 @@ class Flag:
     support: Support
     reason: str
     cpu_factor: int
-
-
-def usable_cpus() -> int:
-    """How many CPUs this process may run on."""
-    return len(os.sched_getaffinity(0))
 
 
 def _flag(
@@ -128,15 +124,17 @@ class Options:
         ignored="the kernel does that when needed",
     )
     tensorflow_session_parallelism: int = _flag(
-        "int64", 0, "Threads of a TensorFlow session, intra-op and inter-op. 0: TensorFlow decides."
+        "int64", 0, "Threads within one op and ops at a time, unless one of their own flags is given."
     )
     tensorflow_session_config_file: str = _flag(
         "string",
         "",
         "File with a text tensorflow.ConfigProto; the flags for threads and GPU memory win over it.",
     )
-    tensorflow_intra_op_parallelism: int = _flag("int64", 0, "Threads within one op. 0: TensorFlow decides.")
-    tensorflow_inter_op_parallelism: int = _flag("int64", 0, "Ops at a time. 0: TensorFlow decides.")
+    tensorflow_intra_op_parallelism: int = _flag("int64", 0, "Threads within one op. 0: the usable CPUs.")
+    tensorflow_inter_op_parallelism: int = _flag(
+        "int64", 0, "Ops at a time. 0 or 1: one after the other, in the request's own thread."
+    )
     use_alts_credentials: bool = _flag(
         "bool",
         False,
@@ -156,7 +154,7 @@ class Options:
         refused="the platform is always `tensorflow` here",
     )
     per_process_gpu_memory_fraction: float = _flag(
-        "float", 0.0, "Part of the GPU memory to use, 0 to 1. 0: TensorFlow decides."
+        "float", 0.0, "Part of each GPU's memory to take at the start, up to 1. 0: memory is taken as needed."
     )
     saved_model_tags: str = _flag("string", "serve", "Tags of the meta graph to load, comma-separated.")
     grpc_channel_arguments: str = _flag("string", "", "gRPC server arguments: key=value,key=value.")
@@ -230,6 +228,15 @@ class Options:
         "int32",
         30,
         "Ferry: least seconds between looks at a remote base path; --file_system_poll_wait_seconds if more.",
+    )
+    gpu_replicas: int = _flag(
+        "int32",
+        0,
+        "Ferry: replicas of each model, each on a GPU of its own. 0: one for each GPU. 1: none, only the "
+        "first GPU.",
+    )
+    allow_no_gpu: bool = _flag(
+        "bool", False, "Ferry: let the image for GPUs serve on the CPU where it finds no GPU."
     )
 
 

@@ -9,6 +9,7 @@ REST. `drain` and `stop` go the other way.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -18,6 +19,7 @@ import falcon.asgi
 
 from app.config import monitoring
 from app.config.model_config import ModelConfig, read_file
+from app.cpus import usable_cpus
 from app.engine.model import Model
 from app.lifecycle.config_poller import ConfigPoller
 from app.lifecycle.manager import Manager
@@ -27,7 +29,7 @@ from app.lifecycle.sources import Sources
 from app.lifecycle.states import StateBoard
 from app.lifecycle.store import Stores
 from app.loader import Loader
-from app.options import Options, usable_cpus, without_effect
+from app.options import Options, without_effect
 from app.rest.application import MetricsPage, make_application
 from app.rest.service import RestService
 from app.rpc.grpcio_transport import GrpcServer
@@ -53,7 +55,7 @@ class Server:
         """Make and wire the parts; nothing runs yet.
 
         Raises:
-            ServingError: the monitoring configuration cannot be read.
+            ServingError: a configuration file cannot be read, or a GPU is missing.
         """
         self._options = options
         self._metrics = ServingMetrics.make()
@@ -61,7 +63,7 @@ class Server:
         self._stores = Stores()
         self._cache = ModelCache(self._stores, options.model_cache_dir)
         self._manager: Manager[Model] = Manager(
-            Loader(options, self._metrics, self._cache).load,
+            Loader(options, self._metrics, self._cache, gpu_required=_gpu_is_required()).load,
             self._board,
             max_retries=options.max_num_load_retries,
             retry_seconds=options.load_retry_interval_micros / 1e6,
@@ -158,3 +160,8 @@ class Server:
         self._manager.stop()
         self._cache.close()
         self._stores.close()
+
+
+def _gpu_is_required() -> bool:
+    """Whether the image says that it is made for GPUs."""
+    return os.environ.get("FERRY_REQUIRE_GPU", "") not in ("", "0")

@@ -332,6 +332,7 @@ def test_what_has_no_effect_does_not_stop_the_start(flag: Flag) -> None:
     [
         ({"rest_api_num_threads": 0}, "--rest_api_num_threads must be at least 1; was 0."),
         ({"grpc_max_threads": -1}, "--grpc_max_threads must be at least 1; was -1."),
+        ({"gpu_replicas": -1}, "--gpu_replicas must be at least 0; was -1."),
         ({"port": 65536}, "--port must be between 0 and 65535; was 65536."),
         (
             {"tensorflow_inter_op_parallelism": 2**31},

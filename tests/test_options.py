@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from typing import Any
 
 import pytest
 
+from app.cpus import usable_cpus
 from app.options import Options, Support, flags, without_effect
 
-CPUS = len(os.sched_getaffinity(0))
+CPUS = usable_cpus()
 
 # TensorFlow Serving's flags: name, type, default.
 REFERENCE: tuple[tuple[str, str, Any], ...] = (
@@ -61,7 +61,10 @@ REFERENCE: tuple[tuple[str, str, Any], ...] = (
     ("enable_grpc_healthcheck_service", "bool", False),
     ("enable_serialization_as_tensor_content", "bool", False),
 )
-OWN = ["drain_seconds", "enable_automatic_warmup", "model_cache_dir", "remote_poll_wait_seconds"]
+OWN = [
+    *("drain_seconds", "enable_automatic_warmup", "model_cache_dir", "remote_poll_wait_seconds"),
+    *("gpu_replicas", "allow_no_gpu"),
+]
 
 
 def test_the_flags_are_tensorflow_servings_and_then_ferrys() -> None:

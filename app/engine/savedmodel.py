@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.saved_model import loader_impl
 
+from app.engine.placement import place
 from app.engine.session_model import SessionModel
 from app.engine.status import tensorflow_errors
 from app.errors import Code, ServingError, cannot_read, not_found
@@ -27,7 +28,13 @@ logger = logging.getLogger(__name__)
 
 
 def load(
-    path: str, tags: Sequence[str], config: Any, *, metrics: TensorFlowMetrics | None = None
+    path: str,
+    tags: Sequence[str],
+    config: Any,
+    *,
+    metrics: TensorFlowMetrics | None = None,
+    device: str = "",
+    in_callers_thread: bool = True,
 ) -> SessionModel:
     """Load the SavedModel in the version directory `path`.
 
@@ -37,6 +44,8 @@ def load(
         config: a `ConfigProto` for the session. TensorFlow takes thread counts from the first
             session of the process only.
         metrics: where the load, and later the runs of the model, are counted; nowhere if None.
+        device: where the whole graph goes, such as `/device:GPU:1`; empty leaves it to TensorFlow.
+        in_callers_thread: whether runs stay in their caller's thread.
 
     Raises:
         ServingError: NOT_FOUND without a SavedModel or such a meta graph, PERMISSION_DENIED for
@@ -45,7 +54,8 @@ def load(
     """
     metrics = metrics or TensorFlowMetrics.make(Registry())
     try:
-        model = _load(path, tags, config, metrics)
+        session, signature_defs = _load(path, tags, config, metrics, device)
+        model = SessionModel(session, signature_defs, metrics, in_callers_thread=in_callers_thread)
     except BaseException:
         metrics.load_attempts.increment(path, "fail")
         raise
@@ -53,7 +63,10 @@ def load(
     return model
 
 
-def _load(path: str, tags: Sequence[str], config: Any, metrics: TensorFlowMetrics) -> SessionModel:
+def _load(
+    path: str, tags: Sequence[str], config: Any, metrics: TensorFlowMetrics, device: str
+) -> tuple[Any, Any]:
+    """A session with the model in it, and the model's signatures."""
     start = time.perf_counter_ns()
     logger.info("Reading SavedModel from: %s", path)
     meta_graph = _meta_graph(_parse(path), tags)
@@ -63,7 +76,7 @@ def _load(path: str, tags: Sequence[str], config: Any, metrics: TensorFlowMetric
     metrics.session_created.set(to=True)
     try:
         with graph.as_default(), tensorflow_errors():
-            stages = _restore(path, tags, session)
+            stages = _restore(path, tags, session, device)
     except (OSError, ValueError, RuntimeError) as error:
         session.close()
         raise ServingError(Code.INVALID_ARGUMENT, f"Cannot load SavedModel in {path}: {error}") from error
@@ -79,12 +92,14 @@ def _load(path: str, tags: Sequence[str], config: Any, metrics: TensorFlowMetric
         " ".join(tags),
         taken,
     )
-    return SessionModel(session, meta_graph.signature_def, metrics)
+    return session, meta_graph.signature_def
 
 
-def _restore(path: str, tags: Sequence[str], session: Any) -> dict[str, int]:
+def _restore(path: str, tags: Sequence[str], session: Any, device: str) -> dict[str, int]:
     """Bring the model into `session`, as `SavedModelLoader.load` does; microseconds by stage."""
     loader = loader_impl.SavedModelLoader(path)
+    if device:
+        place(loader.get_meta_graph_def_from_tags(list(tags)), device)
     saver, _ = loader.load_graph(session.graph, list(tags))
     start = time.perf_counter_ns()
     loader.restore_variables(session, saver)

@@ -17,18 +17,29 @@ from app.engine.status import tensorflow_errors
 from app.telemetry.metrics import Registry
 from app.telemetry.serving_metrics import TensorFlowMetrics, micros
 
+# No hand-over: a small graph takes a few microseconds. A graph on several devices runs in the first pool all
+# the same, that is TensorFlow's rule.
+_CALLERS_THREAD = -1
+_FIRST_POOL = 0
+
 
 class SessionModel(Model):
-    """Runs in the calling thread, without holding the GIL."""
+    """Runs in the calling thread, unless told otherwise, and without holding the GIL."""
 
     def __init__(
-        self, session: Any, signature_defs: Mapping[str, Any], metrics: TensorFlowMetrics | None = None
+        self,
+        session: Any,
+        signature_defs: Mapping[str, Any],
+        metrics: TensorFlowMetrics | None = None,
+        *,
+        in_callers_thread: bool = True,
     ) -> None:
         """Take over `session`, in which the model is restored and initialised; count runs in `metrics`."""
         super().__init__(signature_defs)
         self._session = session
         self._metrics = metrics or TensorFlowMetrics.make(Registry())
-        make = partial(_make_callable, session, threading.Lock(), self._metrics)
+        pool = _CALLERS_THREAD if in_callers_thread else _FIRST_POOL
+        make = partial(_make_callable, session, threading.Lock(), self._metrics, pool=pool)
         # The callables keep the session alive.
         self._callable = lru_cache(maxsize=PLANS_KEPT)(make)
 
@@ -52,10 +63,11 @@ def _make_callable(
     metrics: TensorFlowMetrics,
     feeds: tuple[str, ...],
     fetches: tuple[str, ...],
+    *,
+    pool: int,
 ) -> Any:
     options = config_pb2.CallableOptions(feed=feeds, fetch=fetches)
-    # -1 runs the graph in the caller's thread: no hand-over, a few microseconds for a small graph.
-    options.run_options.inter_op_thread_pool = -1
+    options.run_options.inter_op_thread_pool = pool
     with lock, tensorflow_errors():  # making one extends the graph, which is not thread-safe
         start = time.perf_counter_ns()
         made = session._make_callable_from_options(options)
