@@ -1,9 +1,10 @@
-"""A version directory to a model that is ready to serve: loaded, and warm."""
+"""A version directory to a model that is ready to serve: loaded, batched if the flags say so, and warm."""
 
 from __future__ import annotations
 
 from app.api.warmup import replay_warmup_file
 from app.engine import savedmodel
+from app.engine.batching.batcher import Batcher
 from app.engine.model import Model
 from app.engine.session_config import session_config
 from app.engine.warmup import warm_up_from_signatures
@@ -14,14 +15,15 @@ from app.telemetry.serving_metrics import ServingMetrics
 class Loader:
     """Loads versions as the flags say. Safe for any number of threads."""
 
-    def __init__(self, options: Options, metrics: ServingMetrics) -> None:
-        """Read the flags; nothing is loaded yet.
+    def __init__(self, options: Options, metrics: ServingMetrics, batcher: Batcher | None = None) -> None:
+        """Read the flags; nothing is loaded yet. Without `batcher` nothing is batched.
 
         Raises:
             ServingError: --tensorflow_session_config_file cannot be used.
         """
         self._options = options
         self._metrics = metrics
+        self._batcher = batcher
         self._config = session_config(options)
         self._tags = options.saved_model_tags.split(",") if options.saved_model_tags else ["serve"]
 
@@ -29,11 +31,13 @@ class Loader:
         """Load the version in the directory `path` and make its slow first runs.
 
         Raises:
-            ServingError: it cannot be loaded, or its warm-up file cannot be replayed.
+            ServingError: it cannot be loaded or batched, or its warm-up file cannot be replayed.
         """
         del name
-        model = savedmodel.load(path, self._tags, self._config, metrics=self._metrics.tensorflow)
+        model: Model = savedmodel.load(path, self._tags, self._config, metrics=self._metrics.tensorflow)
         try:
+            if self._batcher is not None:
+                model = self._batcher.wrap(model, path)
             self._warm_up(model, version, path)
         except BaseException:
             model.close()

@@ -18,6 +18,7 @@ import falcon.asgi
 
 from app.config import monitoring
 from app.config.model_config import ModelConfig, read_file
+from app.engine.batching.batcher import Batcher
 from app.engine.model import Model
 from app.lifecycle.config_poller import ConfigPoller
 from app.lifecycle.manager import Manager
@@ -51,13 +52,15 @@ class Server:
         """Make and wire the parts; nothing runs yet.
 
         Raises:
-            ServingError: the monitoring configuration cannot be read.
+            ServingError: the batching parameters, the session's or the monitoring configuration cannot
+                be used.
         """
         self._options = options
         self._metrics = ServingMetrics.make()
         self._board = StateBoard()
+        self._batcher = Batcher.from_options(options, self._metrics.batching)
         self._manager: Manager[Model] = Manager(
-            Loader(options, self._metrics).load,
+            Loader(options, self._metrics, self._batcher).load,
             self._board,
             max_retries=options.max_num_load_retries,
             retry_seconds=options.load_retry_interval_micros / 1e6,
@@ -100,6 +103,8 @@ class Server:
         """
         for flag in without_effect(self._options):
             logger.warning("--%s has no effect: %s.", flag.name, flag.reason)
+        if self._batcher is not None:
+            self._batcher.start()
         self._manager.start()
         self._source.start()
         models = self._configured_models()
@@ -136,6 +141,8 @@ class Server:
     def drain(self, deadline: float) -> None:
         """Take no more gRPC calls and let the running ones finish, until `deadline` (monotonic)."""
         self._profiler.close()  # a profile would make everybody wait for its end
+        if self._batcher is not None:
+            self._batcher.drain()
         self._grpc.stop(max(0.0, deadline - time.monotonic()))
 
     def stop(self) -> None:
@@ -144,3 +151,5 @@ class Server:
             self._config_poller.stop()
         self._source.stop()
         self._manager.stop()
+        if self._batcher is not None:
+            self._batcher.stop()
