@@ -44,9 +44,10 @@ compose-single: samples image ## start compose/single.yml: one model in a contai
 compose-single-down: ## stop it
 	$(COMPOSE) -f compose/single.yml down
 
-bench: samples ## measure what requests, versions and swaps cost, as ratios within one run
+bench: samples ## measure what requests, versions, swaps and batches cost, as ratios within one run
 	$(RUN) bench/run.py
 	$(RUN) bench/lifecycle.py
+	$(RUN) bench/batching.py
 
 samples: $(READY) ## build the sample models that are missing
 	@$(RUN) models-sample/build.py $(SAMPLES)
