@@ -62,9 +62,10 @@ compose-gpu: samples image-gpu ## start compose/gpu.yml: one model on all GPUs o
 compose-gpu-down: ## stop it
 	$(COMPOSE) -f compose/gpu.yml down
 
-bench: samples ## measure what requests, versions and swaps cost, as ratios within one run
+bench: samples ## measure what requests, versions, swaps and batches cost, as ratios within one run
 	$(RUN) bench/run.py
 	$(RUN) bench/lifecycle.py
+	$(RUN) bench/batching.py
 
 samples: $(READY) ## build the sample models that are missing
 	@$(RUN) models-sample/build.py $(SAMPLES)

@@ -84,7 +84,7 @@ def not_found(message: str) -> ServingError:
     return ServingError(Code.NOT_FOUND, message)
 
 
-def without_traceback(error: Exception) -> ServingError:
+def without_traceback(error: BaseException) -> ServingError:
     """`error` as one to keep: INTERNAL unless it is a ServingError, and free of what a traceback holds."""
     if isinstance(error, ServingError):
         return ServingError(error.code, error.message)

@@ -1,4 +1,4 @@
-"""A version directory to a model that is ready to serve: loaded, and warm."""
+"""A version directory to a model that is ready to serve: loaded, batched if the flags say so, and warm."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from app.api.warmup import replay_warmup_file
 from app.config.base_path import is_remote
 from app.engine import savedmodel, tflite
+from app.engine.batching.batcher import Batcher
 from app.engine.gpus import replica_devices
 from app.engine.model import Model
 from app.engine.replicas import ReplicatedModel
@@ -29,6 +30,7 @@ class Loader:
         options: Options,
         metrics: ServingMetrics,
         cache: ModelCache,
+        batcher: Batcher | None = None,
         *,
         gpu_required: bool = False,
         device_kind: str = "GPU",
@@ -39,6 +41,7 @@ class Loader:
             options: the flags.
             metrics: told of loads, runs and warm-up.
             cache: fetches what is remote.
+            batcher: lets requests run in batches; None for one by one.
             gpu_required: refuse to begin without a GPU, unless --allow_no_gpu is given.
             device_kind: what models are replicated on; `CPU` stands for GPUs where there are none.
 
@@ -49,6 +52,7 @@ class Loader:
         self._options = options
         self._metrics = metrics
         self._cache = cache
+        self._batcher = batcher
         self._config = session_config(options)
         self._in_callers_thread = in_callers_thread(options, self._config)
         self._devices = replica_devices(options, self._config, required=gpu_required, kind=device_kind)
@@ -84,14 +88,18 @@ class Loader:
         options = self._options
         if options.prefer_tflite_model and tflite.is_in(path):
             pools, per_pool = options.num_tflite_pools, options.num_tflite_interpreters_per_pool
-            return self._warm(tflite.load(path, max(1, pools) * max(1, per_pool)), version, path)
+            return self._ready(tflite.load(path, max(1, pools) * max(1, per_pool)), version, path)
+        if len(self._devices) == 1:
+            return self._ready(self._read(path, self._devices[0]), version, path)
         with ExitStack() as loaded:
             replicas = []
             for device in self._devices:
-                replicas.append(self._warm(self._read(path, device), version, path))
+                replicas.append(self._read(path, device))
                 loaded.callback(replicas[-1].close)
+                self._warm_up(replicas[-1], version, path)
+            model = self._batched(ReplicatedModel(replicas), path)
             loaded.pop_all()  # all is well: they are not closed here
-        return replicas[0] if len(replicas) == 1 else ReplicatedModel(replicas)
+        return model
 
     def _read(self, path: str, device: str) -> Model:
         return savedmodel.load(
@@ -103,13 +111,18 @@ class Loader:
             in_callers_thread=self._in_callers_thread,
         )
 
-    def _warm(self, model: Model, version: int, path: str) -> Model:
+    def _ready(self, model: Model, version: int, path: str) -> Model:
+        """`model`, batched and warm; it is closed if that fails."""
         try:
+            model = self._batched(model, path)
             self._warm_up(model, version, path)
         except BaseException:
             model.close()
             raise
         return model
+
+    def _batched(self, model: Model, path: str) -> Model:
+        return model if self._batcher is None else self._batcher.wrap(model, path)
 
     def _warm_up(self, model: Model, version: int, path: str) -> None:
         options = self._options

@@ -59,7 +59,6 @@ def _flag(
 
 
 _TUNING = "a tuning switch of the reference's implementation; it has no counterpart here"
-_BATCHING = "requests are not batched in this version"
 
 
 @dataclass(frozen=True)
@@ -76,15 +75,18 @@ class Options:
         "int32", 30000, "Timeout of a REST request in milliseconds. 0 or less: none."
     )
     rest_api_enable_cors_support: bool = _flag("bool", False, "Add CORS headers to REST responses.")
-    enable_batching: bool = _flag("bool", False, "Batch requests.", ignored=_BATCHING)
+    enable_batching: bool = _flag("bool", False, "Run requests that come together as one batch.")
     allow_version_labels_for_unavailable_models: bool = _flag(
         "bool", False, "Let a new version label point to a version that is not available yet."
     )
     batching_parameters_file: str = _flag(
-        "string", "", "File with a text BatchingParameters. Needs --enable_batching.", ignored=_BATCHING
+        "string", "", "File with a text BatchingParameters. Needs --enable_batching."
     )
     enable_per_model_batching_parameters: bool = _flag(
-        "bool", False, "Read batching_params.pbtxt of each version directory.", ignored=_BATCHING
+        "bool",
+        False,
+        "Batch the versions with a batching_params.pbtxt in their directory, and only these, by that file. "
+        "Needs --enable_batching.",
     )
     model_config_file: str = _flag(
         "string",

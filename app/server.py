@@ -20,6 +20,7 @@ import falcon.asgi
 from app.config import monitoring
 from app.config.model_config import ModelConfig, read_file
 from app.cpus import usable_cpus
+from app.engine.batching.batcher import Batcher
 from app.engine.model import Model
 from app.lifecycle.config_poller import ConfigPoller
 from app.lifecycle.manager import Manager
@@ -55,15 +56,17 @@ class Server:
         """Make and wire the parts; nothing runs yet.
 
         Raises:
-            ServingError: a configuration file cannot be read, or a GPU is missing.
+            ServingError: a configuration file cannot be used, or a GPU is missing.
         """
         self._options = options
         self._metrics = ServingMetrics.make()
         self._board = StateBoard()
         self._stores = Stores()
         self._cache = ModelCache(self._stores, options.model_cache_dir)
+        self._batcher = Batcher.from_options(options, self._metrics.batching)
+        loader = Loader(options, self._metrics, self._cache, self._batcher, gpu_required=_gpu_is_required())
         self._manager: Manager[Model] = Manager(
-            Loader(options, self._metrics, self._cache, gpu_required=_gpu_is_required()).load,
+            loader.load,
             self._board,
             max_retries=options.max_num_load_retries,
             retry_seconds=options.load_retry_interval_micros / 1e6,
@@ -114,6 +117,8 @@ class Server:
             logger.warning("--%s has no effect: %s.", flag.name, flag.reason)
         if self._options.model_cache_dir:
             self._cache.open()
+        if self._batcher is not None:
+            self._batcher.start()
         self._manager.start()
         self._source.start()
         models = self._configured_models()
@@ -150,6 +155,8 @@ class Server:
     def drain(self, deadline: float) -> None:
         """Take no more gRPC calls and let the running ones finish, until `deadline` (monotonic)."""
         self._profiler.close()  # a profile would make everybody wait for its end
+        if self._batcher is not None:
+            self._batcher.drain()
         self._grpc.stop(max(0.0, deadline - time.monotonic()))
 
     def stop(self) -> None:
@@ -158,6 +165,8 @@ class Server:
             self._config_poller.stop()
         self._source.stop()
         self._manager.stop()
+        if self._batcher is not None:
+            self._batcher.stop()
         self._cache.close()
         self._stores.close()
 

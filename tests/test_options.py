@@ -101,5 +101,5 @@ def test_options_cannot_be_changed() -> None:
 
 def test_without_effect_names_what_was_given_and_does_not_act() -> None:
     assert not list(without_effect(Options()))
-    given = Options(enable_batching=True, ssl_config_file="x", port=1, enable_profiler=True)
-    assert [flag.name for flag in without_effect(given)] == ["enable_batching", "ssl_config_file"]
+    given = Options(skip_initialize_tpu=True, ssl_config_file="x", port=1, enable_profiler=True)
+    assert [flag.name for flag in without_effect(given)] == ["ssl_config_file", "skip_initialize_tpu"]

@@ -24,10 +24,17 @@ class ReplicatedModel(Model):
         self._in_flight = [0] * len(replicas)
         self._next = 0
 
-    def _call(self, feeds: tuple[str, ...], values: Sequence[Array], fetches: tuple[str, ...]) -> list[Array]:
+    def call(
+        self,
+        feeds: tuple[str, ...],
+        values: Sequence[Array],
+        fetches: tuple[str, ...],
+        deadline: float | None,
+    ) -> list[Array]:
+        """Run on one of the replicas."""
         index = self._acquire()
         try:
-            return self._replicas[index]._call(feeds, values, fetches)
+            return self._replicas[index].call(feeds, values, fetches, deadline)
         finally:
             with self._lock:
                 self._in_flight[index] -= 1

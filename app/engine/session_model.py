@@ -43,7 +43,14 @@ class SessionModel(Model):
         # The callables keep the session alive.
         self._callable = lru_cache(maxsize=PLANS_KEPT)(make)
 
-    def _call(self, feeds: tuple[str, ...], values: Sequence[Array], fetches: tuple[str, ...]) -> list[Array]:
+    def call(
+        self,
+        feeds: tuple[str, ...],
+        values: Sequence[Array],
+        fetches: tuple[str, ...],
+        deadline: float | None,  # noqa: ARG002 - a run that was begun goes on to its end
+    ) -> list[Array]:
+        """Run the graph in the calling thread."""
         call = self._callable(feeds, fetches)
         start = time.perf_counter_ns()
         with tensorflow_errors():

@@ -96,7 +96,14 @@ class TfLiteModel(Model):
                 )
         return signatures
 
-    def _call(self, feeds: tuple[str, ...], values: Sequence[Array], fetches: tuple[str, ...]) -> list[Array]:
+    def call(
+        self,
+        feeds: tuple[str, ...],
+        values: Sequence[Array],
+        fetches: tuple[str, ...],
+        deadline: float | None,  # noqa: ARG002 - a run that was begun goes on to its end
+    ) -> list[Array]:
+        """Run on an interpreter of the pool, once one is free."""
         given = {self._inputs[name]: value for name, value in zip(feeds, values, strict=True)}
         wanted = [self._outputs[name] for name in fetches]
         results: dict[Tensor, Array] = {}

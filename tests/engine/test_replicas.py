@@ -30,8 +30,14 @@ class Fake(Model):
         if is_open:
             self.gate.set()
 
-    def _call(self, feeds: tuple[str, ...], values: Sequence[Array], fetches: tuple[str, ...]) -> list[Array]:
-        del feeds, values, fetches
+    def call(
+        self,
+        feeds: tuple[str, ...],
+        values: Sequence[Array],
+        fetches: tuple[str, ...],
+        deadline: float | None,
+    ) -> list[Array]:
+        del feeds, values, fetches, deadline
         with self._lock:
             self.calls += 1
             self.running += 1
