@@ -152,8 +152,16 @@ def check(options: Options) -> None:
         if flag.support is Support.REFUSED:
             raise ServingError(Code.UNIMPLEMENTED, f"--{flag.name} is not supported: {flag.reason}.")
     _check_ranges(options)
+    _check_adaptive_batching(options)
     if not options.model_config_file:
         check_base_path(options.model_name, options.model_base_path)
+
+
+def _check_adaptive_batching(options: Options) -> None:
+    if options.adaptive_batching and options.enable_batching:
+        raise invalid_argument("--adaptive_batching and --enable_batching exclude each other; give one.")
+    if (target := options.batching_latency_target_in_ms) < 0:
+        raise invalid_argument(f"--batching_latency_target_in_ms must not be negative; was {target:g}.")
 
 
 def _check_ranges(options: Options) -> None:

@@ -231,6 +231,17 @@ class Options:
         30,
         "Ferry: least seconds between looks at a remote base path; --file_system_poll_wait_seconds if more.",
     )
+    adaptive_batching: bool = _flag(
+        "bool",
+        False,
+        "Ferry: batch requests without parameters: batches form while a model is busy, and learn their size. "
+        "Not together with --enable_batching.",
+    )
+    batching_latency_target_in_ms: float = _flag(
+        "float",
+        0.0,
+        "Ferry: with --adaptive_batching, the longest a batch should run, in milliseconds. 0: no bound.",
+    )
     gpu_replicas: int = _flag(
         "int32",
         0,

@@ -20,7 +20,7 @@ import falcon.asgi
 from app.config import monitoring
 from app.config.model_config import ModelConfig, read_file
 from app.cpus import usable_cpus
-from app.engine.batching.batcher import Batcher
+from app.engine.batching import batcher
 from app.engine.model import Model
 from app.lifecycle.config_poller import ConfigPoller
 from app.lifecycle.manager import Manager
@@ -63,7 +63,7 @@ class Server:
         self._board = StateBoard()
         self._stores = Stores()
         self._cache = ModelCache(self._stores, options.model_cache_dir)
-        self._batcher = Batcher.from_options(options, self._metrics.batching)
+        self._batcher = batcher.from_options(options, self._metrics.batching)
         loader = Loader(options, self._metrics, self._cache, self._batcher, gpu_required=_gpu_is_required())
         self._manager: Manager[Model] = Manager(
             loader.load,

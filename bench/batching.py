@@ -22,11 +22,12 @@ sys.path.insert(0, str(REPOSITORY))
 import numpy as np  # noqa: E402
 
 from app.config.batching import BatchingParameters  # noqa: E402
+from app.cpus import usable_cpus  # noqa: E402
 from app.engine import savedmodel  # noqa: E402
-from app.engine.batching.batcher import Batcher  # noqa: E402
+from app.engine.batching.batcher import AdaptiveBatcher, ConfiguredBatcher  # noqa: E402
 from app.engine.model import Model  # noqa: E402
 from app.engine.session_config import session_config  # noqa: E402
-from app.options import Options, usable_cpus  # noqa: E402
+from app.options import Options  # noqa: E402
 from app.telemetry.metrics import Distribution, Registry  # noqa: E402
 from app.telemetry.serving_metrics import BatchingMetrics  # noqa: E402
 
@@ -45,9 +46,10 @@ def main() -> None:
     plain = savedmodel.load(path, ["serve"], session_config(Options()))
     metrics = BatchingMetrics.make(Registry())
     parameters = BatchingParameters(max_batch_size=MAX_BATCH_SIZE)
-    batcher = Batcher(parameters, metrics, per_model=False)
+    batcher = ConfiguredBatcher(parameters, metrics, per_model=False)
     batcher.start()
-    ways = {"unbatched": plain, "batched": batcher.wrap(plain, path)}
+    adaptive = AdaptiveBatcher(0, BatchingMetrics.make(Registry())).wrap(plain, path)
+    ways = {"unbatched": plain, "batched": batcher.wrap(plain, path), "adaptive": adaptive}
     chance = np.random.default_rng(7)
     pictures = chance.random((CLIENTS, *picture_shape(plain)), np.float32)
     expected = [answer(plain, picture[None]) for picture in pictures]

@@ -338,6 +338,14 @@ def test_what_has_no_effect_does_not_stop_the_start(flag: Flag) -> None:
             {"tensorflow_inter_op_parallelism": 2**31},
             "--tensorflow_inter_op_parallelism must be at most 2147483647; was 2147483648.",
         ),
+        (
+            {"adaptive_batching": True, "enable_batching": True},
+            "--adaptive_batching and --enable_batching exclude each other; give one.",
+        ),
+        (
+            {"batching_latency_target_in_ms": -0.5},
+            "--batching_latency_target_in_ms must not be negative; was -0.5.",
+        ),
         ({"rest_api_port": -1}, "--rest_api_port must be between 0 and 65535; was -1."),
         (
             {"grpc_channel_arguments": "a=1,b"},

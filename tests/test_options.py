@@ -63,7 +63,7 @@ REFERENCE: tuple[tuple[str, str, Any], ...] = (
 )
 OWN = [
     *("drain_seconds", "enable_automatic_warmup", "model_cache_dir", "remote_poll_wait_seconds"),
-    *("gpu_replicas", "allow_no_gpu"),
+    *("adaptive_batching", "batching_latency_target_in_ms", "gpu_replicas", "allow_no_gpu"),
 ]
 
 

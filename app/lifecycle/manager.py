@@ -282,14 +282,14 @@ class Manager(Generic[S]):
             )
             logger.error("Loading servable: %s failed: %s%s", version.id, error, then)
         version.last_error = str(error)
+        if final and self._max_retries:  # said first: the end of the only version ends a start
+            logger.error(
+                "Servable %s cannot be loaded: given up after %d attempts.", version.id, version.attempts
+            )
         with self._changed:
             version.retry_at = time.monotonic() + self._retry_seconds
             if final:
                 self._publish(version, State.END, error)
-        if final and self._max_retries:
-            logger.error(
-                "Servable %s cannot be loaded: given up after %d attempts.", version.id, version.attempts
-            )
 
     def _cancel(self, version: Version[S]) -> None:
         """End a version that is no longer wanted before it was loaded."""

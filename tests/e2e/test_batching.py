@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -207,3 +208,20 @@ def test_parameters_that_a_model_cannot_be_batched_by_fail_its_load(
     server = start_server(half_plus_two, flags=[BATCHING, flag, "--max_num_load_retries=0"])
     assert server.wait_exit() == 255
     assert "due to error: INVALID_ARGUMENT: input_batch_size_limit must be positive; was 0}, }" in server.log
+
+
+def test_adaptive_batching_answers_as_without_batching(start_server: StartServer, probe: Path) -> None:
+    server = start_server(probe, flags=["--adaptive_batching", "--batching_latency_target_in_ms=50"])
+    server.wait_ready()
+
+    def predict(number: int) -> bool:
+        a, b = [float(number), 1.0], [2.0, float(number)]
+        answer = post(server, "predict", signature_name="pair", inputs={"a": a, "b": b}).json()
+        return bool(answer["outputs"]["y"] == [number + 2.0, number + 1.0])
+
+    assert all(together(*[partial(predict, number) for number in range(64)]))
+    alone = post(server, "predict", signature_name="scalar", inputs={"x": [1.0, 2.0]}).json()
+    assert alone["outputs"]["total"] == 3.0
+    assert grpc_rows(server, 1.0, 2.0, 3.0) == [3, 3, 3]
+    failed = post(server, "predict", inputs={"x": [-1.0]})
+    assert (failed.status_code, "negative" in failed.json()["error"]) == (400, True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from queue import SimpleQueue
 
 import numpy as np
@@ -22,6 +22,10 @@ Outcome = list[Array] | ServingError
 logger = logging.getLogger(__name__)
 
 
+def _nobody_leads(batch: Batch[Task]) -> None:
+    raise AssertionError(f"a batch of {batch.rows} rows came to a task that cannot run it")
+
+
 class Task:
     """A request's part in batches: one batch, or several if it is cut.
 
@@ -32,19 +36,30 @@ class Task:
         created_at: when it came, likewise.
     """
 
-    __slots__ = ("_outcomes", "created_at", "deadline", "rows", "values")
+    __slots__ = ("_lead", "_outcomes", "created_at", "deadline", "rows", "values")
 
-    def __init__(self, values: Sequence[Array], rows: int, deadline: float) -> None:
-        """A task that comes now."""
+    def __init__(
+        self,
+        values: Sequence[Array],
+        rows: int,
+        deadline: float,
+        lead: Callable[[Batch[Task]], None] = _nobody_leads,
+    ) -> None:
+        """A task that comes now; `lead` runs a batch that the task's own thread is told to run."""
+        self._lead = lead
         self.values = values
         self.rows = rows
         self.deadline = deadline
         self.created_at = time.monotonic()
-        self._outcomes: SimpleQueue[tuple[int, int, Outcome]] = SimpleQueue()
+        self._outcomes: SimpleQueue[tuple[int, int, Outcome] | Batch[Task]] = SimpleQueue()
 
     def answer(self, piece: Piece[Task], outcome: Outcome) -> None:
         """Say what became of a piece; once for each, from any thread."""
         self._outcomes.put((piece.start, piece.rows, outcome))
+
+    def lead(self, batch: Batch[Task]) -> None:
+        """Have the thread that waits for the result run `batch` first; called in any thread."""
+        self._outcomes.put(batch)
 
     def result(self) -> list[Array]:
         """Wait for the outcome of every piece, and put the outputs together.
@@ -56,7 +71,11 @@ class Task:
         error: ServingError | None = None
         left = self.rows
         while left:
-            start, rows, outcome = self._outcomes.get()
+            told = self._outcomes.get()
+            if isinstance(told, Batch):
+                self._lead(told)
+                continue
+            start, rows, outcome = told
             left -= rows
             if not isinstance(outcome, ServingError):
                 parts.append((start, outcome))
@@ -87,14 +106,25 @@ def _join(pieces: Sequence[Array]) -> Array:
 class Executor:
     """Runs the batches of one model. Safe for any number of threads."""
 
-    def __init__(self, model: Model, parameters: BatchingParameters, metrics: BatchingMetrics) -> None:
-        """Run `model` as `parameters` say and count in `metrics`."""
+    def __init__(
+        self,
+        model: Model,
+        parameters: BatchingParameters,
+        metrics: BatchingMetrics,
+        *,
+        rows_for_all: bool = True,
+    ) -> None:
+        """Run `model` as `parameters` say and count in `metrics`.
+
+        Without `rows_for_all` a task that runs alone may have outputs that are not made of its rows.
+        """
         self._model = model
+        self._rows_for_all = rows_for_all
         self._allowed = parameters.allowed_batch_sizes
         self._pad = parameters.pad_variable_length_inputs
         self._metrics = metrics
 
-    def execute(self, feeds: tuple[str, ...], fetches: tuple[str, ...], batch: Batch[Task]) -> None:
+    def execute(self, feeds: tuple[str, ...], fetches: tuple[str, ...], batch: Batch[Task]) -> bool:
         """Run `batch` and answer each of its pieces, whatever happens.
 
         Pieces that cannot be merged run one group after the other. Where a group fails, its pieces
@@ -104,19 +134,27 @@ class Executor:
             feeds: the names of the tensors that the tasks' values are for.
             fetches: the names of the tensors to compute.
             batch: tasks whose values have the types of `feeds`.
+
+        Returns:
+            Whether no group of several had to be run again.
         """
+        whole = True
         unanswered = dict.fromkeys(batch.pieces)
         try:
             if self._all_expired(batch):
                 message = "Run() timeout exceeded while waiting in batching queue"
                 raise ServingError(Code.RESOURCE_EXHAUSTED, message)
             for group in self._groups(batch.pieces):
-                for piece, outcome in self._outcomes(feeds, fetches, group):
+                outcomes = self._run_group(feeds, fetches, group)
+                if outcomes is None:
+                    whole = False
+                for piece, outcome in outcomes or self._run_singly(feeds, fetches, group):
                     del unanswered[piece]
                     piece.task.answer(piece, outcome)
         except BaseException as error:
             for piece in unanswered:
                 piece.task.answer(piece, _told(error))
+        return whole
 
     def run_alone(
         self, feeds: tuple[str, ...], fetches: tuple[str, ...], values: Sequence[Array]
@@ -144,23 +182,23 @@ class Executor:
             groups.setdefault(merge.family(piece.task.values, pad=self._pad), []).append(piece)
         return list(groups.values())
 
-    def _outcomes(
+    def _run_group(
         self, feeds: tuple[str, ...], fetches: tuple[str, ...], group: list[Piece[Task]]
-    ) -> Iterator[tuple[Piece[Task], Outcome]]:
+    ) -> list[tuple[Piece[Task], Outcome]] | None:
+        """Run pieces as one; None if that fails and they can be run singly."""
         values = [_values(piece) for piece in group]
         size = merge.target_size(sum(piece.rows for piece in group), self._allowed)
         deadline = max(piece.task.deadline for piece in group)
         try:
-            results = self._run(feeds, fetches, values, size, deadline)
+            return list(zip(group, self._run(feeds, fetches, values, size, deadline), strict=True))
         except Exception as error:
-            if len(group) == 1:
-                yield group[0], _told(error)
-                return
-        else:
-            yield from zip(group, results, strict=True)
-            return
+            return [(group[0], _told(error))] if len(group) == 1 else None
+
+    def _run_singly(
+        self, feeds: tuple[str, ...], fetches: tuple[str, ...], group: list[Piece[Task]]
+    ) -> Iterator[tuple[Piece[Task], Outcome]]:
         for piece in group:
-            yield from self._outcomes(feeds, fetches, [piece])
+            yield from self._run_group(feeds, fetches, [piece]) or ()
 
     def _run(
         self,
@@ -176,6 +214,8 @@ class Executor:
         self._metrics.padding_size.observe(size - sum(counts), str(size))
         self._metrics.wrapped_runs.increment()
         outputs = self._model.call(feeds, inputs, fetches, deadline)
+        if len(tasks) == 1 and size == counts[0] and not self._rows_for_all:
+            return [outputs]
         return merge.split(outputs, counts, size)
 
 

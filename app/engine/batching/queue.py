@@ -68,7 +68,7 @@ class Queue(Generic[T]):
         run: what a thread does with a batch that it took.
     """
 
-    def __init__(self, parameters: BatchingParameters, run: Callable[[Batch[T]], None]) -> None:
+    def __init__(self, parameters: BatchingParameters, run: Callable[[Batch[T]], object]) -> None:
         """Begin with an empty open batch; `parameters` have been checked."""
         self.run = run
         self._most_rows = parameters.max_batch_size

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.engine.batching.batcher import Batcher
+from app.engine.batching.batcher import ConfiguredBatcher, from_options
 from app.engine.batching.model import BatchedModel
 from app.engine.model import Model
 from app.errors import ServingError
@@ -17,10 +17,10 @@ from app.telemetry.serving_metrics import BatchingMetrics
 WRAPPING = "Wrapping session to perform batch processing"
 
 
-def batcher(metrics: BatchingMetrics, file: Path | None = None, **flags: Any) -> Batcher:
+def batcher(metrics: BatchingMetrics, file: Path | None = None, **flags: Any) -> ConfiguredBatcher:
     options = Options(enable_batching=True, batching_parameters_file=str(file or ""), **flags)
-    made = Batcher.from_options(options, metrics)
-    assert made is not None
+    made = from_options(options, metrics)
+    assert isinstance(made, ConfiguredBatcher)
     return made
 
 
@@ -31,7 +31,7 @@ def parameters_file(directory: Path, text: str) -> Path:
 
 
 def test_without_the_flag_nothing_is_batched(metrics: BatchingMetrics) -> None:
-    assert Batcher.from_options(Options(enable_per_model_batching_parameters=True), metrics) is None
+    assert from_options(Options(enable_per_model_batching_parameters=True), metrics) is None
 
 
 def test_with_the_flag_alone_the_defaults_apply(
