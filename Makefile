@@ -65,7 +65,7 @@ compose-gpu-down: ## stop it
 bench: samples ## measure what requests, versions, swaps and batches cost, as ratios within one run
 	$(RUN) bench/run.py
 	$(RUN) bench/lifecycle.py
-	$(RUN) bench/batching.py
+	$(RUN) bench/batching.py image_classifier --clients 32
 
 samples: $(READY) ## build the sample models that are missing
 	@$(RUN) models-sample/build.py $(SAMPLES)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 
 from app.config.batching import BatchingParameters
@@ -16,13 +17,19 @@ from app.engine.dtypes import Array
 from app.engine.model import PLANS_KEPT, Model
 from app.telemetry.serving_metrics import BatchingMetrics
 
+# Below so many seconds a run costs less than handing it to another thread would.
+_CHEAP = 100e-6
+# How much more the quickest run counts with each later one that was slower.
+_FORGET = 1.02
+
 
 class AdaptiveModel(Model):
     """Runs a request at once, in its own thread, unless as many run already as there is room for.
 
     Requests that find no room wait. Whoever finishes picks the next batch from them and hands it to the
-    thread of its first request, which runs it for all: there are no other threads. Only tensors whose
-    first dimension is declared open share batches, and only tasks that agree on it.
+    thread of its first request, which runs it for all: there are no other threads. Runs that cost less
+    than the hand-over are never held up. Only tensors whose first dimension is declared open share
+    batches, and only tasks that agree on it.
     """
 
     def __init__(
@@ -59,11 +66,13 @@ class AdaptiveModel(Model):
         rows = self._rows(feeds, values, fetches)
         if not rows:
             return self._model.call(feeds, values, fetches, deadline)
-        for _ in values:
-            self._metrics.input_batch_size.observe(rows)
         ordered = tuple(sorted(fetches))
         with self._line_lock:  # two threads must not make a line each
             line = self._line(feeds, ordered)
+        if line.is_cheap:
+            return line.run_cheap(partial(self._model.call, feeds, values, fetches, deadline))
+        for _ in values:
+            self._metrics.input_batch_size.observe(rows)
         results = line.run(values, rows, NEVER if deadline is None else deadline)
         if ordered == fetches:
             return results
@@ -83,7 +92,11 @@ class AdaptiveModel(Model):
 
 
 class _Line:
-    """Where the requests for one set of inputs and outputs wait while there is no room."""
+    """Where the requests for one set of inputs and outputs wait while there is no room.
+
+    Attributes:
+        is_cheap: whether a run costs so little that none needs to wait.
+    """
 
     def __init__(
         self,
@@ -99,6 +112,8 @@ class _Line:
         self._lock = threading.Lock()
         self._sizes = BatchSizes(latency_target)
         self._waiting: deque[Task] = deque()
+        self.is_cheap = False
+        self._quickest = math.inf
 
     def run(self, values: Sequence[Array], rows: int, deadline: float) -> list[Array]:
         """Run now or wait, and answer."""
@@ -114,6 +129,19 @@ class _Line:
             self._lead(batch)
         return task.result()
 
+    def run_cheap(self, call: Callable[[], list[Array]]) -> list[Array]:
+        """Run in the calling thread, and notice if that is not cheap any more."""
+        started = time.monotonic()
+        try:
+            return call()
+        finally:
+            self._notice(time.monotonic() - started)
+
+    def _notice(self, seconds: float) -> None:
+        """Judge whether runs are cheap, by the quickest of the last ones: others waited for the GIL."""
+        self._quickest = min(self._quickest * _FORGET, seconds)
+        self.is_cheap = self._quickest < _CHEAP
+
     def _lead(self, batch: Batch[Task]) -> None:
         """Run `batch` for all that are in it, then hand on."""
         started = time.monotonic()
@@ -128,6 +156,7 @@ class _Line:
         with self._lock:
             if whole:
                 self._sizes.record(rows, seconds)
+                self._notice(seconds)
             else:
                 self._sizes.record_failure()
             if not self._waiting:

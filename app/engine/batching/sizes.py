@@ -38,6 +38,10 @@ class BatchSizes:
         """The most rows that the next batch should have."""
         return self._trying
 
+    def seconds(self, size: int) -> float:
+        """What a full batch of `size` rows takes; 0 if that is not known."""
+        return self._cost.get(size, 0.0) * size
+
     def record(self, rows: int, seconds: float) -> None:
         """Learn from a batch of `rows` rows, at least 1, that took `seconds`."""
         size = 1 << (rows - 1).bit_length()
@@ -83,14 +87,10 @@ class BatchSizes:
         return size
 
     def _is_quick(self, size: int) -> bool:
-        return not self._target or self._seconds(size) <= self._target
+        return not self._target or self.seconds(size) <= self._target
 
     def _may_be_quick(self, larger: int) -> bool:
         """Whether a batch of twice the best size may keep the target, were more rows to cost as before."""
-        best, smaller = self._seconds(self._best), self._seconds(self._best // 2)
+        best, smaller = self.seconds(self._best), self.seconds(self._best // 2)
         expected = best + 2 * (best - smaller) if 0 < smaller < best else 2 * best
-        return not self._target or min(expected, self._seconds(larger) or expected) <= self._target
-
-    def _seconds(self, size: int) -> float:
-        """What a full batch takes; 0 if that is not known."""
-        return self._cost.get(size, 0.0) * size
+        return not self._target or min(expected, self.seconds(larger) or expected) <= self._target
