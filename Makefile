@@ -15,7 +15,8 @@ READY := $(VENV)/.ready
 SAMPLES := half_plus_two image_classifier text_classifier
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' app/__init__.py)
 
-.PHONY: serve test test-container lint lock image compose-single compose-single-down samples bench clean help
+.PHONY: serve test test-container lint lock image compose-single compose-single-down \
+	compose-monitoring compose-monitoring-down samples bench clean help
 .DEFAULT_GOAL := help
 
 serve: samples ## serve models-sample/half_plus_two: gRPC on 8500, REST on 8501 (GRPC_PORT=, REST_PORT=)
@@ -43,6 +44,12 @@ compose-single: samples image ## start compose/single.yml: one model in a contai
 
 compose-single-down: ## stop it
 	$(COMPOSE) -f compose/single.yml down
+
+compose-monitoring: samples image ## start compose/monitoring.yml: one model, Prometheus, Grafana on port 3000
+	$(COMPOSE) -f compose/monitoring.yml up -d
+
+compose-monitoring-down: ## stop them
+	$(COMPOSE) -f compose/monitoring.yml down
 
 bench: samples ## measure what requests, versions and swaps cost, as ratios within one run
 	$(RUN) bench/run.py

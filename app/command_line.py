@@ -156,6 +156,13 @@ def check(options: Options) -> None:
         check_base_path(options.model_name, options.model_base_path)
 
 
+def _check_metrics_path(path: str) -> None:
+    if path and not path.startswith("/"):
+        raise invalid_argument(f"--metrics_path must start with `/`, or be empty for no page; was `{path}`.")
+    if path in ("/livez", "/readyz"):
+        raise invalid_argument(f"--metrics_path must not be the path of a probe; was `{path}`.")
+
+
 def _check_ranges(options: Options) -> None:
     for name in ("rest_api_num_threads", "grpc_max_threads"):
         if getattr(options, name) < 1:
@@ -173,6 +180,7 @@ def _check_ranges(options: Options) -> None:
         raise invalid_argument(
             f"--drain_seconds must be between 0 and {_LONGEST_DRAIN_SECONDS}; was {options.drain_seconds:g}."
         )
+    _check_metrics_path(options.metrics_path)
     for item in filter(None, options.grpc_channel_arguments.split(",")):
         if "=" not in item:
             raise invalid_argument(f"--grpc_channel_arguments: `{item}` is not of the form key=value.")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 from app.api.warmup import replay_warmup_file
 from app.engine import savedmodel, tflite
 from app.engine.model import Model
 from app.engine.session_config import session_config
 from app.engine.warmup import warm_up_from_signatures
+from app.errors import Code, ServingError
 from app.options import Options
 from app.telemetry.serving_metrics import ServingMetrics
 
@@ -31,7 +34,18 @@ class Loader:
         Raises:
             ServingError: it cannot be loaded, or its warm-up file cannot be replayed.
         """
-        del name
+        start, code = time.monotonic(), Code.INTERNAL
+        try:
+            model = self._load(version, path)
+            code = Code.OK
+        except ServingError as error:
+            code = error.code
+            raise
+        finally:
+            self._metrics.ferry.load_seconds.observe(time.monotonic() - start, name, code.name)
+        return model
+
+    def _load(self, version: int, path: str) -> Model:
         model = self._read(path)
         try:
             self._warm_up(model, version, path)

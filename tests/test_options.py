@@ -58,10 +58,10 @@ REFERENCE: tuple[tuple[str, str, Any], ...] = (
     ("thread_pool_factory_config_file", "string", ""),
     ("mixed_precision", "string", ""),
     ("skip_initialize_tpu", "bool", False),
-    ("enable_grpc_healthcheck_service", "bool", False),
+    ("enable_grpc_healthcheck_service", "bool", True),  # TensorFlow Serving's is False
     ("enable_serialization_as_tensor_content", "bool", False),
 )
-OWN = ["drain_seconds", "enable_automatic_warmup"]
+OWN = ["drain_seconds", "enable_automatic_warmup", "enable_grpc_reflection", "metrics_path"]
 
 
 def test_the_flags_are_tensorflow_servings_and_then_ferrys() -> None:
