@@ -104,7 +104,7 @@ class Readiness:
         """Tell `listener` at once what holds, and from then on every change.
 
         Args:
-            listener: returns soon; called in any thread, one call at a time.
+            listener: does not block; called in any thread, one call at a time.
 
         Returns:
             A function that ends the subscription. It never blocks, for it may be called in the very

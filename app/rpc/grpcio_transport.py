@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import collections
 import logging
 import re
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from typing import Any
 
@@ -25,6 +27,8 @@ _NO_DEADLINE_SECONDS = (2**31 - 1) / 1000
 _LARGEST_MESSAGE = 2**31 - 1
 # Dialogues hold a thread each for as long as their client likes. Those that come later wait.
 _DIALOGUE_THREADS = 4
+# A client that does not read blocks the one that sends to it.
+_PUSH_THREADS = 4
 _STATUS_CODES = {status.value[0]: status for status in grpc.StatusCode}
 
 
@@ -87,6 +91,7 @@ class _TableHandler(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
         self._dialogues: set[Any] = set()  # the contexts of those that are open
         quick = futures.ThreadPoolExecutor(1, thread_name_prefix="ferry-grpc-quick")
         talking = futures.ThreadPoolExecutor(_DIALOGUE_THREADS, thread_name_prefix="ferry-grpc-talk")
+        pushing = futures.ThreadPoolExecutor(_PUSH_THREADS, thread_name_prefix="ferry-grpc-push")
         self._handlers = {}
         for path, method in methods.items():
             if isinstance(method, Method):
@@ -96,7 +101,7 @@ class _TableHandler(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
                 # Bytes in and out: their number is counted beside the call.
                 handler = grpc.unary_unary_rpc_method_handler(unary)
             elif isinstance(method, PushMethod):
-                push = _push(method)
+                push = _push(method, pushing)
                 push.experimental_non_blocking = True  # sends by a function, so no thread waits
                 push.experimental_thread_pool = quick
                 handler = grpc.unary_stream_rpc_method_handler(
@@ -155,13 +160,43 @@ def _behaviour(path: str, method: Method) -> Any:
     return call
 
 
-def _push(method: PushMethod) -> Any:
+def _push(method: PushMethod, threads: futures.Executor) -> Any:
     def call(request: Any, context: Any, send: Any) -> None:
-        unsubscribe = method.subscribe(request, send)
+        unsubscribe = method.subscribe(request, Outbox(send, threads).put)
         if not context.add_callback(unsubscribe):  # the client is gone already
             unsubscribe()
 
     return call
+
+
+class Outbox:
+    """What is to be sent to one client, in order. grpcio's function to send blocks; `put` does not."""
+
+    def __init__(self, send: Callable[[Any], None], threads: futures.Executor) -> None:
+        """Send with `send`, in one of `threads` at a time."""
+        self._send = send
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._waiting: collections.deque[Any] = collections.deque()
+        self._sending = False
+
+    def put(self, message: Any) -> None:
+        """Send `message` after those before it."""
+        with self._lock:
+            self._waiting.append(message)
+            if self._sending:
+                return
+            self._sending = True
+        self._threads.submit(self._empty)
+
+    def _empty(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._sending = False
+                    return
+                message = self._waiting.popleft()
+            self._send(message)
 
 
 def _talk(method: DialogueMethod, open_dialogues: set[Any]) -> Any:

@@ -77,7 +77,8 @@ class PushMethod:
     Attributes:
         request: the message class to decode with.
         subscribe: message and function to a function to call once the client is gone. The function
-            given sends a message, or ends the call when given None; it may be called in any thread.
+            given sends a message, or ends the call when given None; it does not block and may be called
+            in any thread.
     """
 
     request: type[Any]

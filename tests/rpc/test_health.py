@@ -19,7 +19,7 @@ from app.options import Options
 from app.rpc.grpcio_transport import GrpcServer
 from app.rpc.health import health_methods
 from app.rpc.methods import AnyMethod, Call, Method
-from tests.support.process import free_port
+from tests.support.process import free_port, wait_until
 
 FULL = "tensorflow.serving.PredictionService"
 UNKNOWN, SERVING, NOT_SERVING, SERVICE_UNKNOWN = range(4)
@@ -153,6 +153,7 @@ def test_a_cancelled_watch_is_forgotten_and_harms_nobody(server: Server) -> None
     while following() != SERVING:
         pass
     assert server.check() == SERVING
+    wait_until(lambda: len(server.readiness._listeners) == 1, "the others are forgotten")
 
 
 def test_a_watch_does_not_hold_up_the_stop(server: Server) -> None:
