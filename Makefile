@@ -23,7 +23,7 @@ BUILD = DOCKER_BUILDKIT=1 $(DOCKER) build --build-arg BASE_IMAGE=$(BASE_IMAGE) -
 	--build-arg CREATED=$$(TZ=UTC git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd)
 
 .PHONY: serve test test-container test-gpu lint lock image image-gpu compose-single compose-single-down compose-gpu \
-	compose-gpu-down samples bench clean help
+	compose-gpu-down compose-monitoring compose-monitoring-down samples bench clean help
 .DEFAULT_GOAL := help
 
 serve: samples ## serve models-sample/half_plus_two: gRPC on 8500, REST on 8501 (GRPC_PORT=, REST_PORT=)
@@ -61,6 +61,12 @@ compose-gpu: samples image-gpu ## start compose/gpu.yml: one model on all GPUs o
 
 compose-gpu-down: ## stop it
 	$(COMPOSE) -f compose/gpu.yml down
+
+compose-monitoring: samples image ## start compose/monitoring.yml: one model, Prometheus, Grafana on port 3000
+	$(COMPOSE) -f compose/monitoring.yml up -d
+
+compose-monitoring-down: ## stop them
+	$(COMPOSE) -f compose/monitoring.yml down
 
 bench: samples ## measure what requests, versions, swaps and batches cost, as ratios within one run
 	$(RUN) bench/run.py

@@ -164,6 +164,13 @@ def _check_adaptive_batching(options: Options) -> None:
         raise invalid_argument(f"--batching_latency_target_in_ms must not be negative; was {target:g}.")
 
 
+def _check_metrics_path(path: str) -> None:
+    if path and not path.startswith("/"):
+        raise invalid_argument(f"--metrics_path must start with `/`, or be empty for no page; was `{path}`.")
+    if path in ("/livez", "/readyz"):
+        raise invalid_argument(f"--metrics_path must not be the path of a probe; was `{path}`.")
+
+
 def _check_ranges(options: Options) -> None:
     least = {
         "rest_api_num_threads": 1,
@@ -187,6 +194,7 @@ def _check_ranges(options: Options) -> None:
         raise invalid_argument(
             f"--drain_seconds must be between 0 and {_LONGEST_DRAIN_SECONDS}; was {options.drain_seconds:g}."
         )
+    _check_metrics_path(options.metrics_path)
     for item in filter(None, options.grpc_channel_arguments.split(",")):
         if "=" not in item:
             raise invalid_argument(f"--grpc_channel_arguments: `{item}` is not of the form key=value.")

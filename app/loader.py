@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from contextlib import ExitStack
 
 from app.api.warmup import replay_warmup_file
@@ -73,6 +74,18 @@ class Loader:
         Raises:
             ServingError: it cannot be fetched or loaded, or its warm-up file cannot be replayed.
         """
+        start, code = time.monotonic(), Code.INTERNAL
+        try:
+            model = self._fetch_and_load(name, version, path)
+            code = Code.OK
+        except ServingError as error:
+            code = error.code
+            raise
+        finally:
+            self._metrics.ferry.load_seconds.observe(time.monotonic() - start, name, code.name)
+        return model
+
+    def _fetch_and_load(self, name: str, version: int, path: str) -> Model:
         if not is_remote(path):
             return self._load(version, path)
         fetched = self._cache.fetch(name, version, path)

@@ -207,7 +207,7 @@ class Options:
         "bool", False, "Do not initialise TPUs.", ignored="there is no TPU build"
     )
     enable_grpc_healthcheck_service: bool = _flag(
-        "bool", False, "Serve grpc.health.v1.Health.", ignored="this version has no health service"
+        "bool", True, "Serve grpc.health.v1.Health. Ferry's default; TensorFlow Serving's is false."
     )
     enable_serialization_as_tensor_content: bool = _flag(
         "bool", False, "Put outputs of gRPC Predict into tensor_content."
@@ -250,6 +250,16 @@ class Options:
     )
     allow_no_gpu: bool = _flag(
         "bool", False, "Ferry: let the image for GPUs serve on the CPU where it finds no GPU."
+    )
+
+    enable_grpc_reflection: bool = _flag(
+        "bool", True, "Ferry: serve gRPC server reflection, so that tools find services and messages."
+    )
+    metrics_path: str = _flag(
+        "string",
+        "/metrics",
+        "Ferry: path of the metrics page on the REST port. Empty: no page. "
+        "The path in --monitoring_config_file wins over it.",
     )
 
 

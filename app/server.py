@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import time
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import falcon.asgi
+import tensorflow as tf
 
+from app import __version__
+from app.api.model_metrics import add_model_metrics
 from app.config import monitoring
 from app.config.model_config import ModelConfig, read_file
 from app.cpus import usable_cpus
@@ -25,18 +28,23 @@ from app.engine.model import Model
 from app.lifecycle.config_poller import ConfigPoller
 from app.lifecycle.manager import Manager
 from app.lifecycle.model_cache import ModelCache
+from app.lifecycle.readiness import Readiness
 from app.lifecycle.served_models import ServedModels
 from app.lifecycle.sources import Sources
 from app.lifecycle.states import StateBoard
 from app.lifecycle.store import Stores
 from app.loader import Loader
 from app.options import Options, without_effect
-from app.rest.application import MetricsPage, make_application
+from app.rest.application import make_application
+from app.rest.pages import Content, Page, probes
 from app.rest.service import RestService
+from app.rpc import health, profiler, reflection
 from app.rpc.grpcio_transport import GrpcServer
-from app.rpc.methods import method_table
+from app.rpc.methods import AnyMethod, method_table, services
 from app.rpc.profiler import Profiler
 from app.telemetry import prometheus
+from app.telemetry.exposition import MetricsPage
+from app.telemetry.gpu_memory import add_gpu_memory
 from app.telemetry.serving_metrics import ServingMetrics
 
 # TensorFlow Serving's figure.
@@ -88,24 +96,60 @@ class Server:
             allow_labels_for_unavailable=options.allow_version_labels_for_unavailable_models,
         )
         self._config_poller: ConfigPoller | None = None
-        methods = method_table(self._manager, self._board, options, self._models.apply, self._metrics)
+        self._readiness = Readiness(self._models.models, self._board)
         self._profiler = Profiler()
-        if options.enable_profiler:
-            methods = {**methods, **self._profiler.methods()}
-        self._grpc = GrpcServer(methods, options)
+        self._grpc = GrpcServer(self._methods(), options)
+        service = RestService(self._manager, self._board, options, self._metrics, self._models.models)
         self.rest: falcon.asgi.App[Any, Any] = make_application(
-            RestService(self._manager, self._board, options, self._metrics), options, self._metrics_page()
+            service, options, self._pages(), lambda: self._readiness.draining
         )
 
-    def _metrics_page(self) -> MetricsPage | None:
-        """The Prometheus page, if the configuration enables it; the file is read only for a REST port."""
+    def _methods(self) -> Mapping[str, AnyMethod]:
+        """What gRPC serves: the API, and what the flags add."""
         options = self._options
-        if not options.monitoring_config_file or options.rest_api_port in (0, options.port):
-            return None
-        config = monitoring.read_file(options.monitoring_config_file)
-        if config is None:
-            return None
-        return MetricsPage(config.path, partial(prometheus.page, self._metrics.registry))
+        methods: dict[str, AnyMethod] = {
+            **method_table(self._manager, self._board, options, self._models.apply, self._metrics)
+        }
+        if options.enable_profiler:
+            methods |= self._profiler.methods()
+        if options.enable_grpc_healthcheck_service:
+            names = (*services(methods), health.SERVICE, *reflection.SERVICES)
+            methods |= health.health_methods(self._readiness, names)
+        if options.enable_grpc_reflection:
+            files = [profiler.descriptor()] if options.enable_profiler else []
+            methods |= reflection.reflection_methods(services(methods), files)
+        return methods
+
+    def _pages(self) -> Mapping[str, Page]:
+        """What REST serves beside the API. The monitoring file is read only for a REST port of its own."""
+        options = self._options
+        if options.rest_api_port in (0, options.port):
+            return {}
+        pages: dict[str, Page] = {}
+        if options.metrics_path:
+            pages[options.metrics_path] = self._metrics_page()
+        pages |= probes(self._readiness)
+        file = options.monitoring_config_file
+        config = monitoring.read_file(file) if file else None
+        if config is not None:
+            registry = self._metrics.registry
+            pages[config.path] = Page(
+                lambda accept: Content(prometheus.page(registry)),  # noqa: ARG005 - it has one form only
+                slow=True,
+                methods=(),
+                takes_query=False,
+            )
+        return pages
+
+    def _metrics_page(self) -> Page:
+        ferry = self._metrics.ferry
+        ferry.add_build_info(
+            {"version": __version__, "tensorflow": tf.__version__, "python": platform.python_version()}
+        )
+        add_model_metrics(ferry.registry, self._readiness, self._board)
+        add_gpu_memory(ferry.registry)
+        page = MetricsPage((self._metrics.registry, ferry.registry))
+        return Page(lambda accept: Content(*page.render(accept)), slow=True)
 
     def start(self) -> None:
         """Load the models, then answer gRPC. Blocks until both are done, however long it takes.
@@ -119,6 +163,7 @@ class Server:
             self._cache.open()
         if self._batcher is not None:
             self._batcher.start()
+        self._readiness.start()
         self._manager.start()
         self._source.start()
         models = self._configured_models()
@@ -153,7 +198,8 @@ class Server:
             self._models.apply(models)
 
     def drain(self, deadline: float) -> None:
-        """Take no more gRPC calls and let the running ones finish, until `deadline` (monotonic)."""
+        """Tell everybody, and let running gRPC calls finish until `deadline` (monotonic); take no more."""
+        self._readiness.begin_drain()
         self._profiler.close()  # a profile would make everybody wait for its end
         if self._batcher is not None:
             self._batcher.drain()
@@ -163,6 +209,7 @@ class Server:
         """End the threads and close the models; call it when nothing is served any more."""
         if self._config_poller is not None:
             self._config_poller.stop()
+        self._readiness.stop()
         self._source.stop()
         self._manager.stop()
         if self._batcher is not None:

@@ -371,3 +371,19 @@ def test_a_remote_base_path_is_refused_by_name() -> None:
     error = refusal(model_base_path="ftp://host/m")
     assert error.code is Code.UNIMPLEMENTED
     assert error.message.startswith("Base path ftp://host/m of model default: ")
+
+
+@pytest.mark.parametrize("path", ["", "/metrics", "/v1/metrics"])
+def test_metrics_paths(path: str) -> None:
+    check(Options(model_base_path="/m", metrics_path=path))
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("metrics", "--metrics_path must start with `/`, or be empty for no page; was `metrics`."),
+        ("/readyz", "--metrics_path must not be the path of a probe; was `/readyz`."),
+    ],
+)
+def test_metrics_paths_that_cannot_be(path: str, message: str) -> None:
+    assert str(refusal(metrics_path=path)) == f"INVALID_ARGUMENT: {message}"

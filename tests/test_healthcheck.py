@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import socket
 import subprocess
 import sys
@@ -40,10 +39,6 @@ class Rest:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.port = self.server.server_address[1]
 
-    def states(self, *states: str) -> None:
-        entries = [{"version": str(number), "state": state} for number, state in enumerate(states, 1)]
-        self.body = json.dumps({"model_version_status": entries}).encode()
-
 
 @pytest.fixture
 def rest() -> Iterator[Rest]:
@@ -56,41 +51,30 @@ def rest() -> Iterator[Rest]:
     rest.server.server_close()
 
 
-def test_an_available_version_is_healthy(rest: Rest) -> None:
-    rest.states("END", "AVAILABLE")
-    healthy, text = healthcheck.check(Options(rest_api_port=rest.port, model_name="m"))
-    assert healthy
-    assert text == "model m: version 1 END, version 2 AVAILABLE"
-    assert rest.paths == ["/v1/models/m"]
-
-
-def test_a_model_without_an_available_version_is_not(rest: Rest) -> None:
-    rest.states("END", "LOADING")
-    healthy, text = healthcheck.check(Options(rest_api_port=rest.port, model_name="m"))
-    assert not healthy
-    assert text == "model m: version 1 END, version 2 LOADING"
-
-
-def test_an_error_status_is_not(rest: Rest) -> None:
-    rest.status = 404
-    assert healthcheck.check(Options(rest_api_port=rest.port, model_name="m")) == (
-        False,
-        "model m: HTTP status 404",
+def test_a_server_that_is_ready_is_healthy(rest: Rest) -> None:
+    rest.body = b'{"ready":true}'
+    assert healthcheck.check(Options(rest_api_port=rest.port)) == (
+        True,
+        f'port {rest.port}, /readyz: HTTP status 200 {{"ready":true}}',
     )
+    assert rest.paths == ["/readyz"]
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b"[]", b'{"model_version_status": [1]}', b"\xff"])
-def test_something_else_on_the_port_is_not(rest: Rest, body: bytes) -> None:
-    rest.body = body
+def test_one_that_is_not_is_not_and_the_answer_says_why(rest: Rest) -> None:
+    rest.status = 503
+    rest.body = b'{"ready":false}' + b"\xff" * 10_000
     healthy, text = healthcheck.check(Options(rest_api_port=rest.port))
     assert not healthy
-    assert text == f"port {rest.port} answers, but not as a model server"
+    assert '/readyz: HTTP status 503 {"ready":false}\N{REPLACEMENT CHARACTER}' in text
+    assert len(text) < 2100
 
 
-def test_the_model_name_is_quoted(rest: Rest) -> None:
-    rest.states("AVAILABLE")
-    assert healthcheck.check(Options(rest_api_port=rest.port, model_name="a/b ü"))[0]
-    assert rest.paths == ["/v1/models/a%2Fb%20%C3%BC"]
+def test_with_a_config_file_it_has_to_be_up_only(rest: Rest) -> None:
+    options = Options(rest_api_port=rest.port, model_config_file="/x")
+    assert healthcheck.check(options)[0]
+    assert rest.paths == ["/livez"]
+    rest.status = 404
+    assert not healthcheck.check(options)[0]
 
 
 @pytest.mark.parametrize("port", [0, 99999])
@@ -118,13 +102,12 @@ def test_without_ports_the_grpc_socket_is_asked(tmp_path: Path) -> None:
 
 
 def test_the_outcome_is_printed_and_is_the_status(rest: Rest, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = [f"--rest_api_port={rest.port}", "--model_name=m"]
-    rest.states("AVAILABLE")
+    arguments = [f"--rest_api_port={rest.port}"]
     assert healthcheck.main(arguments) == 0
-    assert capsys.readouterr() == ("model m: version 1 AVAILABLE\n", "")
-    rest.states("END")
+    assert capsys.readouterr() == (f"port {rest.port}, /readyz: HTTP status 200 \n", "")
+    rest.status = 503
     assert healthcheck.main(arguments) == 1
-    assert capsys.readouterr() == ("", "model m: version 1 END\n")
+    assert capsys.readouterr() == ("", f"port {rest.port}, /readyz: HTTP status 503 \n")
 
 
 @pytest.fixture
@@ -148,17 +131,15 @@ def running(rest: Rest) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("running")
-def test_port_and_name_come_from_the_running_server(rest: Rest) -> None:
-    rest.states("AVAILABLE")
+def test_the_port_comes_from_the_running_server(rest: Rest) -> None:
     assert healthcheck.main([]) == 0
-    assert rest.paths == ["/v1/models/running"]
+    assert rest.paths == ["/readyz"]
 
 
 @pytest.mark.usefixtures("running")
 def test_arguments_come_before_those_of_the_running_server(rest: Rest) -> None:
-    rest.states("AVAILABLE")
-    assert healthcheck.main(["--model_name=other"]) == 0
-    assert rest.paths == ["/v1/models/other"]
+    assert healthcheck.main(["--model_config_file=other"]) == 0
+    assert rest.paths == ["/livez"]
 
 
 @pytest.mark.parametrize("argument", ["--rest_api_port=abc", "--nope", "word"])

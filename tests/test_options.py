@@ -58,12 +58,13 @@ REFERENCE: tuple[tuple[str, str, Any], ...] = (
     ("thread_pool_factory_config_file", "string", ""),
     ("mixed_precision", "string", ""),
     ("skip_initialize_tpu", "bool", False),
-    ("enable_grpc_healthcheck_service", "bool", False),
+    ("enable_grpc_healthcheck_service", "bool", True),  # TensorFlow Serving's is False
     ("enable_serialization_as_tensor_content", "bool", False),
 )
 OWN = [
     *("drain_seconds", "enable_automatic_warmup", "model_cache_dir", "remote_poll_wait_seconds"),
     *("adaptive_batching", "batching_latency_target_in_ms", "gpu_replicas", "allow_no_gpu"),
+    *("enable_grpc_reflection", "metrics_path"),
 ]
 
 

@@ -44,6 +44,10 @@ class ServedModels:
         self._lock = threading.Lock()
         self._models: Mapping[str, ModelConfig] = {}
 
+    def models(self) -> Mapping[str, ModelConfig]:
+        """The configuration in force, by name. While one is being put into force it is the new one."""
+        return self._models
+
     def apply(self, models: Sequence[ModelConfig], *, noun: str = "model") -> None:
         """Serve exactly `models`, and wait until each new one has a version that is available.
 
@@ -74,6 +78,7 @@ class ServedModels:
                     for name, model in wanted.items()
                 }
             )
+            self._board.wake()  # readiness depends on the list too
             self._wait(before, noun)
             logger.info("Finished adding/updating models")
 

@@ -60,6 +60,12 @@ class StateBoard:
         with self._changed:
             return sorted(self._models.get(model, {}).values(), key=lambda status: -status.version)
 
+    def is_available(self, model: str) -> bool:
+        """Whether some version of `model` is available. Takes a microsecond: probes ask often."""
+        with self._changed:
+            versions = self._models.get(model, {})
+            return any(status.state is State.AVAILABLE for status in versions.values())
+
     def wait(self, condition: Callable[[], bool], deadline: float | None = None) -> bool:
         """Block until `condition` holds; it is evaluated at every change.
 

@@ -6,9 +6,8 @@ import asyncio
 import functools
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import falcon
@@ -16,6 +15,7 @@ import falcon.asgi
 
 from app.errors import Code, ServingError
 from app.options import Options
+from app.rest.pages import Page
 from app.rest.service import Reply, RestService, error_reply
 
 _JSON = "application/json"
@@ -31,29 +31,25 @@ _CORS = {
 _LARGEST_UNZIPPED = 100 * 1024 * 1024
 
 
-@dataclass(frozen=True)
-class MetricsPage:
-    """Where metrics are served beside the API.
-
-    Attributes:
-        path: matched exactly, as received; any method will do.
-        render: the page.
-    """
-
-    path: str
-    render: Callable[[], bytes]
-
-
 def make_application(
-    service: RestService, options: Options, page: MetricsPage | None = None
+    service: RestService,
+    options: Options,
+    pages: Mapping[str, Page] | None = None,
+    is_draining: Callable[[], bool] = lambda: False,
 ) -> falcon.asgi.App[Any, Any]:
-    """A falcon application that answers every path; `page` wins over the API's own paths.
+    """A falcon application that answers every path.
 
     TensorFlow Serving matches targets without decoding them, so one sink takes all of them and
     falcon's router, which decodes, is not used.
+
+    Args:
+        service: answers `/v1/`.
+        options: of the server.
+        pages: what is answered beside the API, by path.
+        is_draining: whether connections are to end with their next answer.
     """
     application = _Application()
-    application.add_sink(_Sink(service, options, page), prefix="/")
+    application.add_sink(_Sink(service, options, pages or {}, is_draining), prefix="/")
     application.add_error_handler(Exception, _unexpected)
     return application
 
@@ -70,9 +66,16 @@ class _Application(falcon.asgi.App[Any, Any]):
 
 
 class _Sink:
-    def __init__(self, service: RestService, options: Options, page: MetricsPage | None) -> None:
+    def __init__(
+        self,
+        service: RestService,
+        options: Options,
+        pages: Mapping[str, Page],
+        is_draining: Callable[[], bool],
+    ) -> None:
         self._service = service
-        self._page = page
+        self._pages = pages
+        self._is_draining = is_draining
         self._cors = options.rest_api_enable_cors_support
         milliseconds = options.rest_api_timeout_in_ms
         self._timeout = milliseconds / 1000 if milliseconds > 0 else None
@@ -87,9 +90,16 @@ class _Sink:
         **kwargs: Any,  # noqa: ARG002 - falcon calls sinks so
     ) -> None:
         assert resp is not None  # None is for WebSockets, which are not served
+        await self._respond(req, resp)
+        if self._is_draining():
+            resp.set_header("Connection", "close")
+
+    async def _respond(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         target = _target(req)
-        if self._page is not None and target.partition("?")[0] == self._page.path:
-            await _answer_metrics(self._page, target, resp)
+        path = target.partition("?")[0]
+        page = self._pages.get(path)
+        if page is not None:
+            await _answer_page(page, path, target, req, resp)
             return
         if target[:4].lower() != "/v1/":
             resp.status = falcon.HTTP_404
@@ -107,9 +117,17 @@ class _Sink:
             resp.content_type = "text/html; charset=ISO-8859-1"
             resp.data = reply.body
             return
-        body = await req.stream.read()
-        zipped = "gzip" in req.get_header("Content-Encoding", default="")
-        reply = await self._answer(req.method, target, body, zipped)
+        traffic = self._service.traffic(target)
+        traffic.begin()
+        received = sent = 0
+        try:
+            body = await req.stream.read()
+            received = len(body)
+            zipped = "gzip" in req.get_header("Content-Encoding", default="")
+            reply = await self._answer(req.method, target, body, zipped)
+            sent = len(reply.body)
+        finally:
+            traffic.end(received, sent)
         self._service.count(reply)
         resp.status = reply.status
         resp.content_type = _JSON
@@ -128,16 +146,27 @@ class _Sink:
         return self._service.answer(method, target, unzip(body) if zipped else body, deadline)
 
 
-async def _answer_metrics(page: MetricsPage, target: str, resp: falcon.asgi.Response) -> None:
+async def _answer_page(
+    page: Page, path: str, target: str, req: falcon.asgi.Request, resp: falcon.asgi.Response
+) -> None:
     resp.content_type = "text/plain"
-    if target == page.path:
-        # In a thread, and in none of those that serve: a page of many models takes milliseconds.
-        resp.data = await asyncio.to_thread(page.render)
-    else:
-        resp.status = 400
-        resp.data = f"Unexpected path: {target}. Should be {page.path}".encode(
+    if page.methods and req.method not in page.methods:
+        resp.status = falcon.HTTP_405
+        resp.set_header("Allow", ", ".join(page.methods))
+        resp.data = f"{path} answers {' and '.join(page.methods)}.".encode("latin-1")
+        return
+    if target != path and not page.takes_query:
+        resp.status = falcon.HTTP_400
+        resp.data = f"Unexpected path: {target}. Should be {path}".encode(
             "latin-1"
         )  # as _target() decoded it
+        return
+    accept = req.get_header("Accept", default="")
+    # In none of the threads that serve: a page of many models takes milliseconds.
+    content = await asyncio.to_thread(page.render, accept) if page.slow else page.render(accept)
+    resp.status = content.status
+    resp.content_type = content.content_type
+    resp.data = content.body
 
 
 def _preflight_reply(allowed: bool) -> Reply:

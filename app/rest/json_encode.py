@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 import orjson
 
+from app.api.model_list import ListedModel
 from app.engine import dtypes
 from app.engine.dtypes import STRING, Array
-from app.errors import invalid_argument
+from app.errors import Code, invalid_argument
+from app.lifecycle.states import VersionStatus
 from app.rest.debug_text import quoted, to_bytes
 
 _WRITABLE = frozenset(
@@ -84,6 +86,28 @@ def encode_regress(result: Any) -> bytes:
 def encode_error(message: str) -> bytes:
     """The body of every REST error, in TensorFlow Serving's layout; the message is not shortened."""
     return b'{\n    "error": %s\n}' % quoted(to_bytes(message))
+
+
+def encode_models(models: Iterable[ListedModel]) -> bytes:
+    """The list of models; each version as in TensorFlow Serving's answer about one model."""
+    listed = [
+        {
+            "name": model.name,
+            "labels": {label: str(version) for label, version in model.labels},
+            "model_version_status": [_status(status) for status in model.versions],
+        }
+        for model in models
+    ]
+    return orjson.dumps({"models": listed})
+
+
+def _status(status: VersionStatus) -> dict[str, Any]:
+    code, message = (Code.OK, "") if status.error is None else (status.error.code, status.error.message)
+    return {
+        "version": str(status.version),
+        "state": status.state.name,
+        "status": {"error_code": code.name, "error_message": message},
+    }
 
 
 def _number(value: float) -> bytes:

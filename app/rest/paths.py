@@ -23,11 +23,12 @@ class Action(enum.Enum):
     REGRESS = "regress"
     STATUS = "status"
     METADATA = "metadata"
+    MODELS = "models"
 
 
 @dataclass(frozen=True)
 class Route:
-    """A request's action and model."""
+    """A request's action and model; the model's name is empty for MODELS, which asks for all."""
 
     action: Action
     spec: ModelSpec
@@ -64,6 +65,8 @@ def route(method: str, target: str) -> Route:
     match = _GET.fullmatch(target) if method == "GET" else None
     if match is None:
         raise malformed
+    if target.lower() == "/v1/models":
+        return Route(Action.MODELS, ModelSpec(""))
     # `/v1/models/versions/1` reads as a model-less request, not as a model called `versions`.
     if match["name"] is None:
         raise invalid_argument("Missing model name in request.")

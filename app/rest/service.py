@@ -14,9 +14,11 @@ from tensorflow_serving.apis import get_model_metadata_pb2
 
 from app.api.inference import classify, regress
 from app.api.metadata import SIGNATURE_DEF, get_model_metadata
+from app.api.model_list import list_models
 from app.api.model_status import get_model_status
 from app.api.models import ModelSpec, Registry, resolve
 from app.api.predict import find_signature, predict
+from app.config.model_config import ModelConfig
 from app.engine.model import Model
 from app.engine.signature import TensorSpec
 from app.errors import Code, ServingError, invalid_argument
@@ -24,6 +26,7 @@ from app.lifecycle.states import StateBoard
 from app.options import Options
 from app.rest import json_decode, json_encode, json_examples, paths
 from app.rest.paths import Action, Route
+from app.telemetry.ferry_metrics import RunClock, Traffic
 from app.telemetry.serving_metrics import ServingMetrics, micros
 
 logger = logging.getLogger(__name__)
@@ -41,6 +44,7 @@ class Reply(NamedTuple):
         model: the name that was asked for; empty if the path names none.
         api: the method's word in the path; empty for status, metadata and OPTIONS.
         micros: what the answer took, in microseconds.
+        stages: nanoseconds of decoding, running and encoding; empty if no model was run.
     """
 
     status: int
@@ -49,6 +53,7 @@ class Reply(NamedTuple):
     model: str = ""
     api: str = ""
     micros: int = 0
+    stages: tuple[int, ...] = ()
 
 
 class RestService:
@@ -60,9 +65,23 @@ class RestService:
         board: StateBoard,
         options: Options,
         metrics: ServingMetrics | None = None,
+        models: Callable[[], Mapping[str, ModelConfig]] = dict,
     ) -> None:
-        """Serve the models of `registry` and the states of `board`; count in `metrics`, if there are any."""
+        """Prepare to answer.
+
+        Args:
+            registry: where models are pinned.
+            board: where states are read.
+            options: of the server.
+            metrics: where requests are counted; nowhere if None.
+            models: the configuration in force, for the list of models.
+        """
         self._metrics = metrics or ServingMetrics.make()
+        self._models = models
+        self._traffic = {
+            f":{action.value}": self._metrics.ferry.traffic(action.value, "REST") for action in _INFERENCE
+        }
+        self._other_traffic = self._metrics.ferry.traffic("", "REST")
         self._registry = registry
         self._board = board
         self._check_method_name = options.enable_signature_method_name_check
@@ -81,9 +100,15 @@ class RestService:
         try:
             route = paths.route(method, target)
             model = route.spec.name
-            answer = self._answer(route, body, deadline)
-            api = str(route.action.value) if route.action in _INFERENCE else ""
-            return Reply(200, answer, Code.OK, model, api, micros(start, time.perf_counter_ns()))
+            if route.action not in _INFERENCE:
+                return Reply(
+                    200, self._tell(route), Code.OK, model, "", micros(start, time.perf_counter_ns())
+                )
+            clock = self._metrics.observe_run(model)
+            answer = self._answer(route, body, deadline, clock)
+            end = time.perf_counter_ns()
+            api = route.action.value
+            return Reply(200, answer, Code.OK, model, api, micros(start, end), clock.stages(start, end))
         except ServingError as error:
             return error_reply(error, model)
         except paths.EmptyBadRequestError:
@@ -101,26 +126,36 @@ class RestService:
         error = ServingError(Code.DEADLINE_EXCEEDED, "Timed out waiting for notification")
         return error_reply(error, model)
 
+    def traffic(self, target: str) -> Traffic:
+        """Where a request to `target` is counted while it is under way, with its bytes."""
+        return self._traffic.get(target[target.rfind(":") :], self._other_traffic)
+
     def count(self, reply: Reply) -> None:
         """Count a reply that is sent: exactly one for each request, whatever its work goes on to do."""
         self._metrics.request_count.increment(reply.model, reply.code.name)
         if reply.code is Code.OK:
             self._metrics.request_micros.observe(reply.micros, reply.model, reply.api, "REST")
+            if reply.stages:
+                self._metrics.ferry.stages.observe(reply.stages, reply.model, reply.api, "REST")
 
-    def _answer(self, route: Route, body: bytes, deadline: float | None) -> bytes:
+    def _tell(self, route: Route) -> bytes:
+        """Answer what runs no model."""
         if route.action is Action.STATUS:
             return self._status(route.spec)
         if route.action is Action.METADATA:
             return self._metadata(route.spec)
+        return json_encode.encode_models(list_models(self._models().values(), self._board))
+
+    def _answer(self, route: Route, body: bytes, deadline: float | None, clock: RunClock) -> bytes:
         if route.action is Action.PREDICT:
-            return self._predict(route.spec, body, deadline)
+            return self._predict(route.spec, body, deadline, clock)
         if route.action is Action.CLASSIFY:
-            result = self._infer(classify, route.spec, body, deadline).result
+            result = self._infer(classify, route.spec, body, deadline, clock).result
             return json_encode.encode_classify(result)
-        result = self._infer(regress, route.spec, body, deadline).result
+        result = self._infer(regress, route.spec, body, deadline, clock).result
         return json_encode.encode_regress(result)
 
-    def _predict(self, spec: ModelSpec, body: bytes, deadline: float | None) -> bytes:
+    def _predict(self, spec: ModelSpec, body: bytes, deadline: float | None, clock: RunClock) -> bytes:
         request = json_decode.read_predict(body)
         with resolve(self._registry, spec) as handle:
             wanted = _input_map(handle.servable, request.signature_name)
@@ -131,11 +166,18 @@ class RestService:
                 inputs,
                 check_method_name=self._check_method_name,
                 deadline=deadline,
-                observe_run=self._metrics.observe_run(spec.name),
+                observe_run=clock,
             )
         return json_encode.encode_predict(outputs, row)
 
-    def _infer(self, method: Callable[..., Any], spec: ModelSpec, body: bytes, deadline: float | None) -> Any:
+    def _infer(
+        self,
+        method: Callable[..., Any],
+        spec: ModelSpec,
+        body: bytes,
+        deadline: float | None,
+        clock: RunClock,
+    ) -> Any:
         request = json_examples.read_examples(body)
         spec = replace(spec, signature_name=request.signature_name)
         with resolve(self._registry, spec) as handle:
@@ -145,7 +187,7 @@ class RestService:
                 request.input,
                 check_method_name=self._check_method_name,
                 deadline=deadline,
-                observe_run=self._metrics.observe_run(spec.name),
+                observe_run=clock,
             )
 
     def _status(self, spec: ModelSpec) -> bytes:

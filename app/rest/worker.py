@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 # gunicorn's exit code for "do not start me again".
 _BOOT_ERROR = 3
 _BACKLOG = 2048
+_DRAIN_LOOK_SECONDS = 0.05
 
 
 class Serving(Protocol):
@@ -149,7 +150,13 @@ class _HttpServer(uvicorn.Server):
     async def shutdown(self, sockets: list[Any] | None = None) -> None:
         seconds = self._worker.app.drain_seconds
         deadline = time.monotonic() + seconds
+        for listener in self.servers:
+            listener.close()
         draining = asyncio.create_task(asyncio.to_thread(self._server.drain, deadline))
-        self.config.timeout_graceful_shutdown = max(1, round(seconds))
+        # Connections that are open stay so while requests run: a probe learns of the drain, and a request
+        # that was on its way is answered. Each answer ends its connection.
+        while self.server_state.tasks and time.monotonic() < deadline:
+            await asyncio.sleep(_DRAIN_LOOK_SECONDS)
+        self.config.timeout_graceful_shutdown = max(1, round(deadline - time.monotonic()))
         await super().shutdown(sockets)
         await draining

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -33,6 +33,7 @@ from app.engine.signature import DEFAULT_SIGNATURE
 from app.errors import Code, ServingError, invalid_argument
 from app.lifecycle.states import StateBoard
 from app.options import Options
+from app.telemetry.ferry_metrics import RunClock, Traffic
 from app.telemetry.serving_metrics import ServingMetrics, micros
 
 # TensorFlow Serving cuts error texts on gRPC, so that they fit into the headers of an answer.
@@ -57,10 +58,47 @@ class Method:
     Attributes:
         request: the message class to decode with.
         handle: message and call to answer; raises ServingError.
+        traffic: where a transport counts calls and bytes.
+        quick: takes microseconds, and has to be answered even while models take every thread.
     """
 
     request: type[Any]
     handle: Callable[[Any, Call], Any]
+    traffic: Traffic = field(default_factory=Traffic)
+    quick: bool = False
+
+
+@dataclass(frozen=True)
+class PushMethod:
+    """A method that answers one message with any number, whenever there is something to say.
+
+    No thread waits for that: the method is handed a function that sends.
+
+    Attributes:
+        request: the message class to decode with.
+        subscribe: message and function to a function to call once the client is gone. The function
+            given sends a message, or ends the call when given None; it does not block and may be called
+            in any thread.
+    """
+
+    request: type[Any]
+    subscribe: Callable[[Any, Callable[[Any], None]], Callable[[], None]]
+
+
+@dataclass(frozen=True)
+class DialogueMethod:
+    """A method that answers each message of a stream with one. A transport ends open streams with its stop.
+
+    Attributes:
+        request: the message class to decode with.
+        answer: message to answer; does not raise.
+    """
+
+    request: type[Any]
+    answer: Callable[[Any], Any]
+
+
+AnyMethod = Method | PushMethod | DialogueMethod
 
 
 def method_table(
@@ -80,12 +118,12 @@ def method_table(
         metrics: where requests are counted; nowhere if None.
     """
     metrics = metrics or ServingMetrics.make()
-    predict_ = partial(_predict, registry, options, metrics)
-    classify_ = partial(_infer, registry, options, metrics, method=classify)
-    regress_ = partial(_infer, registry, options, metrics, method=regress)
+    predict_ = partial(_predict, registry, options)
+    classify_ = partial(_infer, registry, options, method=classify)
+    regress_ = partial(_infer, registry, options, method=regress)
     prediction = "/tensorflow.serving.PredictionService/"
     model = "/tensorflow.serving.ModelService/"
-    return {
+    methods = {
         prediction + "Predict": Method(predict_pb2.PredictRequest, _counted(metrics, "Predict", predict_)),
         prediction + "Classify": Method(
             classification_pb2.ClassificationRequest, _counted(metrics, "Classify", classify_)
@@ -105,6 +143,15 @@ def method_table(
         ),
         model + "GetModelStatus": Method(get_model_status_pb2.GetModelStatusRequest, partial(_status, board)),
     }
+    return {
+        path: replace(method, traffic=metrics.ferry.traffic(path.rpartition("/")[2], "GRPC"))
+        for path, method in methods.items()
+    }
+
+
+def services(methods: Mapping[str, object]) -> tuple[str, ...]:
+    """The full names of the services in a table, sorted."""
+    return tuple(sorted({path.split("/")[1] for path in methods}))
 
 
 def wire_message(error: ServingError) -> str:
@@ -138,28 +185,31 @@ def _require_name(spec: ModelSpec) -> None:
 
 
 def _counted(
-    metrics: ServingMetrics, api: str, handle: Callable[[Any, Call], Any]
+    metrics: ServingMetrics, api: str, handle: Callable[[Any, Call, RunClock], Any]
 ) -> Callable[[Any, Call], Any]:
-    """`handle`, with the count of its requests and the latency of those that succeed."""
+    """`handle`, with the count of its requests and the times of those that succeed."""
 
     def counted(request: Any, call: Call) -> Any:
         start = time.perf_counter_ns()
         model, code = request.model_spec.name, Code.INTERNAL
+        clock = metrics.observe_run(model)
         try:
-            response = handle(request, call)
+            response = handle(request, call, clock)
             code = Code.OK
         except ServingError as error:
             code = error.code
             raise
         finally:
             metrics.request_count.increment(model, code.name)
-        metrics.request_micros.observe(micros(start, time.perf_counter_ns()), model, api, "GRPC")
+        end = time.perf_counter_ns()
+        metrics.request_micros.observe(micros(start, end), model, api, "GRPC")
+        metrics.ferry.stages.observe(clock.stages(start, end), model, api, "GRPC")
         return response
 
     return counted
 
 
-def _predict(registry: Registry, options: Options, metrics: ServingMetrics, request: Any, call: Call) -> Any:
+def _predict(registry: Registry, options: Options, request: Any, call: Call, clock: RunClock) -> Any:
     spec = _spec(request)
     _require_name(spec)
     with resolve(registry, spec) as handle:
@@ -170,7 +220,7 @@ def _predict(registry: Registry, options: Options, metrics: ServingMetrics, requ
             request.output_filter,
             check_method_name=options.enable_signature_method_name_check,
             deadline=call.deadline,
-            observe_run=metrics.observe_run(spec.name),
+            observe_run=clock,
         )
         signature = find_signature(handle.servable, spec.signature_name)
         assert signature is not None  # predict() found it
@@ -188,9 +238,9 @@ def _predict(registry: Registry, options: Options, metrics: ServingMetrics, requ
 def _infer(
     registry: Registry,
     options: Options,
-    metrics: ServingMetrics,
     request: Any,
     call: Call,
+    clock: RunClock,
     *,
     method: Callable[..., Any],
 ) -> Any:
@@ -204,7 +254,7 @@ def _infer(
             request.input,
             check_method_name=options.enable_signature_method_name_check,
             deadline=call.deadline,
-            observe_run=metrics.observe_run(spec.name),
+            observe_run=clock,
         )
 
 

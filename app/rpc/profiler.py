@@ -26,11 +26,10 @@ from app.rpc.methods import Call, Method
 logger = logging.getLogger(__name__)
 
 # TensorFlow's package lacks the Python messages of profiler_service.proto. These are the fields of them
-# that matter here, by number and type; `.Options` is tensorflow.ProfileOptions, and bytes stand for an
-# XSpace, which looks the same on the wire.
+# that matter here, by number and type; bytes stand for an XSpace, which looks the same on the wire.
 _Field = descriptor_pb2.FieldDescriptorProto
 _MESSAGES = {
-    "Options": {
+    "ProfileOptions": {
         "duration_ms": (9, _Field.TYPE_UINT64),
         "override_hostname": (15, _Field.TYPE_STRING),
     },
@@ -43,21 +42,38 @@ _MESSAGES = {
     },
     "ProfileResponse": {"empty_trace": (7, _Field.TYPE_BOOL), "xspace": (8, _Field.TYPE_BYTES)},
     "TerminateRequest": {"session_id": (1, _Field.TYPE_STRING)},
+    "TerminateResponse": {},
+    "MonitorRequest": {},
+    "MonitorResponse": {},
 }
 
 
-def _message_classes() -> dict[str, type[Any]]:
-    file = descriptor_pb2.FileDescriptorProto(name="profiler.proto", package="ferry", syntax="proto3")
+def descriptor() -> Any:
+    """The FileDescriptorProto of the service, as far as it is known here."""
+    file = descriptor_pb2.FileDescriptorProto(
+        name="tensorflow/profiler_service.proto", package="tensorflow", syntax="proto3"
+    )
     for message, fields in _MESSAGES.items():
         proto = file.message_type.add(name=message)
         for name, (number, kind) in fields.items():
             field = proto.field.add(name=name, number=number, type=kind, label=_Field.LABEL_OPTIONAL)
             if kind == _Field.TYPE_MESSAGE:
-                field.type_name = ".ferry.Options"
+                field.type_name = ".tensorflow.ProfileOptions"
+    service = file.service.add(name="ProfilerService")
+    for method in ("Profile", "Terminate", "Monitor"):
+        service.method.add(
+            name=method,
+            input_type=f".tensorflow.{method}Request",
+            output_type=f".tensorflow.{method}Response",
+        )
+    return file
+
+
+def _message_classes() -> dict[str, type[Any]]:
     pool = descriptor_pool.DescriptorPool()  # its own, so that it cannot clash with TensorFlow's
-    pool.Add(file)
+    pool.Add(descriptor())
     return {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"ferry.{name}"))
+        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"tensorflow.{name}"))
         for name in _MESSAGES
     }
 

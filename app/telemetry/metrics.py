@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 Labels = tuple[str, ...]
+Cells = list[tuple[Labels, "int | Distribution"]]
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,16 @@ class Metric(Protocol):
         kind: `counter`, `gauge` or `histogram`.
         labels: the names of the labels, in the order in which they are printed.
         lazy: whether it is kept from exporters until it has a cell.
+        text: what it means; may be empty.
     """
 
     name: str
     kind: str
     labels: Labels
     lazy: bool
+    text: str
 
-    def cells(self) -> list[tuple[Labels, int | Distribution]]:
+    def cells(self) -> Cells:
         """Values of labels to value, sorted by labels."""
 
 
@@ -55,8 +58,9 @@ class _Labelled:
 
     kind = ""
 
-    def __init__(self, name: str, labels: Labels, lazy: bool) -> None:
+    def __init__(self, name: str, labels: Labels, lazy: bool, text: str = "") -> None:
         self.name = name
+        self.text = text
         self.labels = labels
         self.lazy = lazy
         self._lock = threading.Lock()
@@ -85,7 +89,7 @@ class Counter(_Labelled):
                 self._check(values)
                 self._cells[values] = by
 
-    def cells(self) -> list[tuple[Labels, int | Distribution]]:
+    def cells(self) -> Cells:
         """Values of labels to sum, sorted by labels."""
         with self._lock:
             return sorted(self._cells.items(), key=_by_labels)
@@ -107,7 +111,7 @@ class Gauge(_Labelled):
             self._check(values)
             self._cells[values] = to
 
-    def cells(self) -> list[tuple[Labels, int | Distribution]]:
+    def cells(self) -> Cells:
         """Values of labels to value, sorted by labels; texts and truths read 0, as TensorFlow's do."""
         with self._lock:
             cells = sorted(self._cells.items(), key=_by_labels)
@@ -128,10 +132,10 @@ class Histogram(_Labelled):
     kind = "histogram"
 
     def __init__(
-        self, name: str, bounds: Sequence[float], labels: Labels = (), *, lazy: bool = False
+        self, name: str, bounds: Sequence[float], labels: Labels = (), *, lazy: bool = False, text: str = ""
     ) -> None:
         """Made by `Registry.histogram`."""
-        super().__init__(name, labels, lazy)
+        super().__init__(name, labels, lazy, text)
         self.bounds = tuple(bounds)
         self._cells: dict[Labels, _Bins] = {}
 
@@ -146,7 +150,7 @@ class Histogram(_Labelled):
             bins.counts[index] += 1
             bins.sum += value
 
-    def cells(self) -> list[tuple[Labels, int | Distribution]]:
+    def cells(self) -> Cells:
         """Values of labels to distribution, sorted by labels."""
         with self._lock:
             read = [
@@ -162,6 +166,7 @@ class Derived:
     kind = "counter"
     labels: Labels = ()
     lazy = False
+    text = ""
 
     def __init__(self, name: str, source: Histogram, read: Callable[[Distribution], int]) -> None:
         """Made by `Registry.derived`."""
@@ -169,13 +174,38 @@ class Derived:
         self._source = source
         self._read = read
 
-    def cells(self) -> list[tuple[Labels, int | Distribution]]:
+    def cells(self) -> Cells:
         """One cell, or none as long as the histogram has none."""
         return [
             (values, self._read(found))
             for values, found in self._source.cells()
             if isinstance(found, Distribution)
         ]
+
+
+@dataclass
+class View:
+    """A metric that is worked out when it is read.
+
+    Attributes:
+        name: the internal name.
+        kind: `counter`, `gauge` or `histogram`.
+        labels: the names of the labels.
+        read: the cells, sorted by labels; called in any thread.
+        text: what it means.
+        lazy: never.
+    """
+
+    name: str
+    kind: str
+    labels: Labels
+    read: Callable[[], Cells]
+    text: str
+    lazy: bool = False
+
+    def cells(self) -> Cells:
+        """What `read` tells now."""
+        return self.read()
 
 
 M = TypeVar("M", bound=Metric)
@@ -196,9 +226,15 @@ class Registry:
         """Make a gauge with these labels."""
         return self._add(Gauge(name, labels))
 
-    def histogram(self, name: str, bounds: Sequence[float], *labels: str, lazy: bool = False) -> Histogram:
+    def histogram(
+        self, name: str, bounds: Sequence[float], *labels: str, lazy: bool = False, text: str = ""
+    ) -> Histogram:
         """Make a histogram with these labels; a lazy one is shown from its first value on."""
-        return self._add(Histogram(name, bounds, labels, lazy=lazy))
+        return self._add(Histogram(name, bounds, labels, lazy=lazy, text=text))
+
+    def view(self, name: str, kind: str, labels: Labels, read: Callable[[], Cells], text: str) -> View:
+        """Make a metric that is `read` whenever somebody asks; `text` says what it means."""
+        return self._add(View(name, kind, labels, read, text))
 
     def derived(self, name: str, source: Histogram, read: Callable[[Distribution], int]) -> Derived:
         """Make a counter that is `read` off `source`."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
+from app.telemetry.ferry_metrics import FerryMetrics, RunClock
 from app.telemetry.metrics import Counter, Gauge, Histogram, Registry, exponential
 
 ObserveRun = Callable[[str, int], None]
@@ -115,6 +115,7 @@ class ServingMetrics:
         warmup_records: read, by version directory and status text.
         batching: what the batcher does.
         tensorflow: loads and session runs.
+        ferry: what TensorFlow Serving does not count, in a registry of its own.
     """
 
     registry: Registry
@@ -127,6 +128,7 @@ class ServingMetrics:
     warmup_records: Counter
     batching: BatchingMetrics
     tensorflow: TensorFlowMetrics
+    ferry: FerryMetrics
 
     @staticmethod
     def make() -> ServingMetrics:
@@ -154,14 +156,12 @@ class ServingMetrics:
             warmup_records=registry.counter(serving + "model_warmup_records_read", "model_path", "status"),
             batching=BatchingMetrics.make(registry),
             tensorflow=TensorFlowMetrics.make(registry),
+            ferry=FerryMetrics.make(),
         )
 
-    def observe_run(self, model: str) -> ObserveRun:
+    def observe_run(self, model: str) -> RunClock:
         """What is told, by api.predict and its like, the API and microseconds of a successful run."""
-        return partial(self._observe_run, model)
-
-    def _observe_run(self, model: str, api: str, micros: int) -> None:
-        self.runtime_micros.observe(micros, model, api, "TF1")
+        return RunClock(self.runtime_micros, model)
 
     def observe_examples(self, model: str, count: int) -> None:
         """Count the examples of a MultiInference request."""

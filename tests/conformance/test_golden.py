@@ -56,6 +56,9 @@ model_config_list {{
 }}
 """
 
+# TensorFlow Serving answers an error where Ferry has an answer: docs/differences.md.
+ADDED = ("v1-models",)
+
 # Request and response of each method; a method that does not exist is called with those of Predict.
 MESSAGES: Mapping[str, tuple[Any, Any]] = {
     "Predict": (predict_pb2.PredictRequest, predict_pb2.PredictResponse),
@@ -82,7 +85,7 @@ def read_cases(kind: str) -> list[Any]:
     parameters = []
     for line in Path(__file__).with_name("cases.jsonl").read_text().splitlines():
         case = json.loads(line)
-        if case["kind"] == kind:
+        if case["kind"] == kind and case["name"] not in ADDED:
             parameters.append(pytest.param(case, id=case["name"]))
     return parameters
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import shutil
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import docker
+import docker.errors
 import pytest
+import requests
 
 from tests.container.containers import MODEL, Server, docker_command, predict_grpc
-from tests.support.process import REPOSITORY
+from tests.support.process import REPOSITORY, wait_until
 
 pytestmark = pytest.mark.container
 
@@ -96,6 +100,63 @@ def test_gpu_is_single_on_all_gpus(compose: list[str]) -> None:
     assert any("gpu" in line for line in shown["gpu"] if line.startswith("- "))
     rest = set(shown["single"]) - {"image: ferry:latest", "version: '3.7'"}
     assert rest <= set(shown["gpu"])
+
+
+MONITORING = REPOSITORY / "compose" / "monitoring.yml"
+
+
+def require(client: docker.DockerClient, text: str) -> None:
+    """Skip unless every image but Ferry's that a Compose file names is here or can be pulled."""
+    for image in re.findall(r"image: \$\{\w+:-(\S+:v?[0-9.]+)\}", text):
+        try:
+            client.images.get(image)
+        except docker.errors.ImageNotFound:
+            try:
+                client.images.pull(image)
+            except docker.errors.APIError as error:
+                pytest.skip(f"{image} cannot be pulled: {error.explanation}")
+
+
+@pytest.fixture
+def monitoring(
+    client: docker.DockerClient, image: str, sample: Path, compose: list[str]
+) -> Iterator[Mapping[str, Any]]:
+    """compose/monitoring.yml, up, with ports of Docker's choice: container by service."""
+    require(client, MONITORING.read_text())
+    project = f"ferry-test-{uuid.uuid4().hex[:8]}"
+    command = [*compose, "-p", project, "-f", str(MONITORING)]
+    ports = dict.fromkeys(("GRPC_PORT", "REST_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT"), "0")
+    environment = {**os.environ, "FERRY_IMAGE": image, "MODEL_DIR": str(sample), **ports}
+    try:
+        subprocess.run([*command, "up", "-d"], env=environment, check=True)
+        label = f"com.docker.compose.project={project}"
+        containers = client.containers.list(filters={"label": label})
+        yield {container.labels["com.docker.compose.service"]: container for container in containers}
+    finally:
+        subprocess.run([*command, "logs"], env=environment, check=False)
+        subprocess.run([*command, "down", "-v"], env=environment, check=True)
+
+
+def test_monitoring_shows_what_ferry_tells(monitoring: Mapping[str, Any]) -> None:
+    ferry = Server(monitoring["ferry"])
+    ferry.wait_ready().predict([1.0])
+    prometheus = f"http://127.0.0.1:{Server(monitoring['prometheus']).port(9090)}"
+    grafana = f"http://127.0.0.1:{Server(monitoring['grafana']).port(3000)}"
+
+    def ready() -> bool:
+        with contextlib.suppress(requests.ConnectionError):
+            query = {"query": "ferry_ready == 1"}
+            answer = requests.get(f"{prometheus}/api/v1/query", params=query, timeout=10).json()
+            return bool(answer["data"]["result"])
+        return False
+
+    def shown() -> bool:
+        with contextlib.suppress(requests.ConnectionError):
+            return requests.get(f"{grafana}/api/dashboards/uid/ferry", timeout=10).status_code == 200
+        return False
+
+    wait_until(ready, "Prometheus has scraped a server that is ready")
+    wait_until(shown, "Grafana has the dashboard")
 
 
 DEFAULTED = ("FERRY_IMAGE", "MODEL_DIR", "MODEL_NAME", "GRPC_PORT", "REST_PORT")

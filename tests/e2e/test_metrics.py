@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 import requests
 from google.protobuf import text_format
+from prometheus_client.parser import text_string_to_metric_families
 from tensorflow_serving.apis import model_management_pb2
 
 from tests.conftest import StartServer
-from tests.support.process import ServerProcess
+from tests.support import models
+from tests.support.process import REPOSITORY, ServerProcess, wait_until
 
 
 def monitoring(tmp_path: Path, text: str = "enable: true") -> str:
@@ -68,8 +73,7 @@ def test_the_page_can_be_elsewhere_and_is_off_unless_enabled(
     flag = monitoring(tmp_path, 'enable: true path: "/v1/metrics"')
     server = start_server(half_plus_two, flags=[flag]).wait_ready()
     assert "# TYPE :tensorflow:core:graph_runs counter" in lines(server, "/v1/metrics")
-    for path in ("/monitoring/prometheus/metrics", "/metrics"):
-        assert requests.get(server.rest + path, timeout=30).status_code == 404
+    assert requests.get(server.rest + "/monitoring/prometheus/metrics", timeout=30).status_code == 404
     answer = requests.get(server.rest + "/v1/metrics?x=1", timeout=30)
     assert (answer.status_code, answer.text) == (
         400,
@@ -80,6 +84,121 @@ def test_the_page_can_be_elsewhere_and_is_off_unless_enabled(
 def test_without_the_flag_there_is_no_page(shared_server: ServerProcess) -> None:
     url = f"{shared_server.rest}/monitoring/prometheus/metrics"
     assert requests.get(url, timeout=30).status_code == 404
+
+
+def ferry_samples(server: ServerProcess, path: str = "/metrics") -> dict[tuple[str, str], float]:
+    """Every sample of the page under well-formed names: name and labels to value."""
+    answer = requests.get(server.rest + path, timeout=30)
+    assert (answer.status_code, answer.headers["content-type"]) == (
+        200,
+        "text/plain; version=0.0.4; charset=utf-8",
+    )
+    parse: Any = text_string_to_metric_families
+    return {
+        (
+            sample.name,
+            ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items())),
+        ): sample.value
+        for family in parse(answer.text)
+        for sample in family.samples
+    }
+
+
+def test_the_page_with_well_formed_names_is_on_by_default(
+    start_server: StartServer, half_plus_two: Path
+) -> None:
+    server = start_server(half_plus_two, name="m").wait_ready()
+    body = b'{"instances": [1.0]}'
+    for _ in range(3):
+        sent = requests.post(server.url(":predict"), data=body, timeout=30)
+    request = server.predict_request([1.0])
+    response = server.prediction.Predict(request, timeout=30)
+    samples = ferry_samples(server)
+    expected = {
+        ("tensorflow_serving_request_count_total", "model_name=m,status=OK"): 4,
+        ("ferry_requests_in_flight", "api=predict,entrypoint=REST"): 0,
+        ("ferry_request_bytes_count", "api=predict,entrypoint=REST"): 3,
+        ("ferry_request_bytes_sum", "api=predict,entrypoint=REST"): 3 * len(body),
+        ("ferry_response_bytes_sum", "api=predict,entrypoint=REST"): 3 * len(sent.content),
+        ("ferry_request_bytes_sum", "api=Predict,entrypoint=GRPC"): request.ByteSize(),
+        ("ferry_response_bytes_sum", "api=Predict,entrypoint=GRPC"): response.ByteSize(),
+        ("ferry_model_version_state", "model_name=m,state=AVAILABLE,version=1"): 1,
+        ("ferry_model_load_seconds_count", "model_name=m,status=OK"): 1,
+        ("ferry_ready", ""): 1,
+    }
+    assert {key: samples.get(key) for key in expected} == expected
+    for stage in ("decode", "run", "encode"):
+        for labels, count in (("api=predict,entrypoint=REST", 3), ("api=Predict,entrypoint=GRPC", 1)):
+            key = f"{labels},model_name=m,stage={stage}"
+            assert samples["ferry_request_stage_seconds_count", key] == count
+            assert samples["ferry_request_stage_seconds_sum", key] > 0
+    assert samples["process_resident_memory_bytes", ""] > 1e8
+    assert any(name == "ferry_build_info" for name, _ in samples)
+
+
+def test_the_page_in_openmetrics_form_elsewhere_or_not_at_all(
+    start_server: StartServer, half_plus_two: Path
+) -> None:
+    server = start_server(half_plus_two, flags=["--metrics_path=/elsewhere"]).wait_ready()
+    accept = {"Accept": "application/openmetrics-text;version=1.0.0"}
+    answer = requests.get(server.rest + "/elsewhere", headers=accept, timeout=30)
+    assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    assert answer.text.endswith("# EOF\n")
+    assert requests.get(server.rest + "/metrics", timeout=30).status_code == 404
+    off = start_server(half_plus_two, flags=["--metrics_path="]).wait_ready()
+    assert requests.get(off.rest + "/metrics", timeout=30).status_code == 404
+
+
+def test_tensorflow_servings_page_wins_over_ours(
+    start_server: StartServer, half_plus_two: Path, tmp_path: Path
+) -> None:
+    flag = monitoring(tmp_path, 'enable: true path: "/metrics"')
+    server = start_server(half_plus_two, flags=[flag]).wait_ready()
+    page = lines(server, "/metrics")
+    assert "# TYPE :tensorflow:core:graph_runs counter" in page
+    assert not [line for line in page if "ferry" in line]
+
+
+def test_a_load_that_fails_is_counted_with_its_code(start_server: StartServer, tmp_path: Path) -> None:
+    models.save_half_plus(tmp_path / "m" / "1")
+    server = start_server(tmp_path / "m", name="m", flags=["--max_num_load_retries=0"]).wait_ready()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty").rename(tmp_path / "m" / "2")
+
+    def failed() -> bool:
+        samples = ferry_samples(server)
+        return samples.get(("ferry_model_load_seconds_count", "model_name=m,status=NOT_FOUND")) == 1
+
+    wait_until(failed, "the load has failed")
+    state = ("ferry_model_version_state", "model_name=m,state=END,version=2")
+    wait_until(lambda: ferry_samples(server).get(state) == 1, "the version has ended")
+
+
+DASHBOARD = REPOSITORY / "compose" / "monitoring" / "grafana" / "dashboards" / "ferry.json"
+
+
+def test_the_dashboard_asks_only_for_metrics_that_are_there(
+    start_server: StartServer, half_plus_two: Path
+) -> None:
+    server = start_server(half_plus_two, name="m").wait_ready()
+    server.predict([1.0])
+    server.prediction.Predict(server.predict_request([1.0]), timeout=30)
+    page = requests.get(server.rest + "/metrics", timeout=30).text
+    there = {re.split(r"[{ ]", line)[0] for line in page.splitlines() if not line.startswith("#")}
+    for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", page, re.MULTILINE):
+        there |= {f"{name}{end}" for end in ("_bucket", "_count", "_sum")} if kind == "histogram" else {name}
+    # These have no cells, or are not listed, until a batch was run, or without a GPU.
+    session = "tensorflow_serving_batching_session_"
+    there |= {f"{session}{size}_batch_size_bucket" for size in ("input", "processed")}
+    there |= {"ferry_gpu_memory_bytes"}
+    queries = [
+        target["expr"]
+        for panel in json.loads(DASHBOARD.read_text())["panels"]
+        for target in panel.get("targets", ())
+    ]
+    names = {name for query in queries for name in re.findall(r"\b(?:ferry|tensorflow|process)_\w+", query)}
+    assert len(names) > 15
+    assert names <= there
 
 
 def test_a_bad_file_ends_the_start(start_server: StartServer, half_plus_two: Path, tmp_path: Path) -> None:

@@ -20,6 +20,17 @@ def test_versions_are_listed_highest_first_with_their_last_state() -> None:
     assert board.versions("other") == []
 
 
+def test_a_model_is_available_while_one_of_its_versions_is() -> None:
+    board = StateBoard()
+    assert not board.is_available("m")
+    board.publish("m", VersionStatus(1, State.AVAILABLE))
+    board.publish("m", VersionStatus(2, State.LOADING))
+    assert board.is_available("m")
+    assert not board.is_available("other")
+    board.publish("m", VersionStatus(1, State.UNLOADING))
+    assert not board.is_available("m")
+
+
 def test_a_waiter_is_woken_by_a_change() -> None:
     board = StateBoard()
     publisher = threading.Thread(target=board.publish, args=("m", VersionStatus(1, State.AVAILABLE)))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import threading
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ from falcon import testing
 
 from app.lifecycle.states import StateBoard
 from app.options import Options
-from app.rest.application import MetricsPage, make_application, unzip
+from app.rest.application import make_application, unzip
+from app.rest.pages import Content, Page
 from app.rest.service import Reply, RestService
 from app.telemetry.serving_metrics import ServingMetrics
 
@@ -24,9 +26,12 @@ class Service(RestService):
         self.asked: list[tuple[str, str, bytes]] = []
         self.hold: threading.Event | None = None
         self.answered = threading.Event()
+        self.asking: Callable[[], None] = lambda: None
+        self.seen: list[int] = []
 
     def answer(self, method: str, target: str, body: bytes, deadline: float | None = None) -> Reply:
         self.asked.append((method, target, body))
+        self.asking()
         if self.hold is not None:
             self.hold.wait(30)
         assert deadline is None or deadline > time.monotonic() - 60
@@ -34,8 +39,13 @@ class Service(RestService):
         return Reply(200, b"{}")
 
 
-def client(service: Service, page: MetricsPage | None = None, **options: Any) -> testing.TestClient:
-    return testing.TestClient(make_application(service, Options(**options), page))
+def client(service: Service, pages: Mapping[str, Page] | None = None, **options: Any) -> testing.TestClient:
+    return testing.TestClient(make_application(service, Options(**options), pages))
+
+
+def reference_page(path: str, body: bytes = b"") -> Mapping[str, Page]:
+    """A page that behaves like TensorFlow Serving's."""
+    return {path: Page(lambda accept: Content(body), slow=True, methods=(), takes_query=False)}  # noqa: ARG005
 
 
 def test_method_target_and_body_reach_the_service_as_they_came() -> None:
@@ -121,8 +131,8 @@ def test_a_timeout_of_zero_is_none() -> None:
 @pytest.mark.parametrize("path", ["/metrics", "/v1/models/m"])
 def test_the_metrics_page_is_served_to_any_method_and_wins(method: str, path: str) -> None:
     service = Service()
-    page = MetricsPage(path, lambda: b"# TYPE m counter\n")
-    answer = client(service, page, rest_api_enable_cors_support=True).simulate_request(method, path)
+    pages = reference_page(path, b"# TYPE m counter\n")
+    answer = client(service, pages, rest_api_enable_cors_support=True).simulate_request(method, path)
     assert (answer.status_code, answer.content) == (200, b"# TYPE m counter\n")
     assert answer.headers["content-type"] == "text/plain"
     assert "access-control-allow-origin" not in answer.headers
@@ -131,12 +141,55 @@ def test_the_metrics_page_is_served_to_any_method_and_wins(method: str, path: st
 
 
 def test_the_metrics_page_takes_no_query_and_has_no_other_paths() -> None:
-    asked = client(Service(), MetricsPage("/metrics", lambda: b""))
+    asked = client(Service(), reference_page("/metrics"))
     answer = asked.simulate_get("/metrics", query_string="name[]=x")
     assert (answer.status_code, answer.headers["content-type"]) == (400, "text/plain")
     assert answer.text == "Unexpected path: /metrics?name[]=x. Should be /metrics"
     for path in ("/metrics/", "/metric", "/Metrics", "/"):
         assert asked.simulate_get(path).status_code == 404
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_page_of_ours_is_told_the_accept_header_and_ignores_a_query(method: str) -> None:
+    service = Service()
+    pages = {"/p": Page(lambda accept: Content(accept.encode(), "text/x", 503))}
+    answer = client(service, pages).simulate_request(
+        method, "/p", query_string="x=1", headers={"Accept": "text/y"}
+    )
+    assert (answer.status_code, answer.headers["content-type"]) == (503, "text/x")
+    assert answer.text == ("text/y" if method == "GET" else "")
+    assert service.metrics.request_count.cells() == []
+
+
+def test_a_page_of_ours_refuses_other_methods() -> None:
+    answer = client(Service(), {"/p": Page(lambda accept: Content(b""))}).simulate_post("/p")  # noqa: ARG005
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
+    assert answer.text == "/p answers GET and HEAD."
+
+
+@pytest.mark.parametrize("path", ["/p", "/v1/models/m", "/nowhere"])
+def test_during_a_drain_each_answer_ends_its_connection(path: str) -> None:
+    pages = {"/p": Page(lambda accept: Content(b""))}  # noqa: ARG005
+    draining = False
+    asked = testing.TestClient(make_application(Service(), Options(), pages, lambda: draining))
+    if path != "/nowhere":  # whose answer always does
+        assert "connection" not in asked.simulate_get(path).headers
+    draining = True
+    assert asked.simulate_get(path).headers["connection"] == "close"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "api"),
+    [("POST", "/v1/models/m:predict", "predict"), ("GET", "/v1/models/m", ""), ("GET", "/v1/x:nope", "")],
+)
+def test_requests_under_way_and_their_bytes_are_counted(method: str, path: str, api: str) -> None:
+    service = Service()
+    traffic = service.metrics.ferry.traffic(api, "REST")
+    service.asking = lambda: service.seen.append(traffic.in_flight())
+    client(service).simulate_request(method, path, body=b"12345")
+    requests, responses = traffic.sizes()
+    assert (service.seen, traffic.in_flight()) == ([1], 0)
+    assert (sum(requests.counts), requests.sum, responses.sum) == (1, 5, 2)
 
 
 def test_replies_are_counted() -> None:

@@ -40,6 +40,8 @@ M = ModelSpec("m")
         ("GET", "/v1/models/versions", Action.STATUS, ModelSpec("versions")),
         ("GET", "/v1/models/m?k=v", Action.STATUS, ModelSpec("m?k=v")),
         ("GET", "/v1/models/m#part", Action.STATUS, ModelSpec("m#part")),
+        ("GET", "/v1/models", Action.MODELS, ModelSpec("")),
+        ("GET", "/V1/Models", Action.MODELS, ModelSpec("")),
     ],
 )
 def test_what_a_request_asks_for(method: str, target: str, action: Action, spec: ModelSpec) -> None:
@@ -49,7 +51,6 @@ def test_what_a_request_asks_for(method: str, target: str, action: Action, spec:
 @pytest.mark.parametrize(
     "target",
     [
-        "/v1/models",
         "/v1/models/versions/1",
         "/v1/models/labels/x",
         "/v1/models/labels/x/metadata",

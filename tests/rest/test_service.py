@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
+from app.config.model_config import ModelConfig
 from app.engine import savedmodel
 from app.engine.model import Model
 from app.engine.session_config import session_config
-from app.errors import Code
+from app.errors import Code, not_found
 from app.lifecycle.manager import Manager
-from app.lifecycle.states import State, StateBoard
+from app.lifecycle.states import State, StateBoard, VersionStatus
 from app.options import Options
 from app.rest.service import Reply, RestService
 from app.telemetry.serving_metrics import ServingMetrics
@@ -193,6 +194,52 @@ def test_each_reply_is_counted_and_the_latency_of_good_ones() -> None:
 def test_runs_are_observed_by_model_and_api(service: RestService, metrics: ServingMetrics) -> None:
     post(service, "two:predict", {"inputs": {"a": [[1, 2]], "b": [3]}})
     assert ("two", "Predict", "TF1") in dict(metrics.runtime_micros.cells())
+
+
+def test_the_stages_of_requests_that_ran_a_model_are_told_apart(
+    service: RestService, metrics: ServingMetrics
+) -> None:
+    body = json.dumps({"inputs": {"a": [[1, 2]], "b": [3]}}).encode()
+    reply = service.answer("POST", "/v1/models/two:predict", body)
+    assert len(reply.stages) == 3
+    assert min(reply.stages) >= 0
+    assert service.answer("GET", "/v1/models/two", b"").stages == ()
+    service.count(reply)
+    assert ("two", "predict", "REST", "decode") in dict(metrics.ferry.stages.cells())
+
+
+def test_the_list_of_models() -> None:
+    board = StateBoard()
+    board.publish("m", VersionStatus(2**60, State.AVAILABLE))
+    board.publish("m", VersionStatus(3, State.END, not_found("gone")))
+    models = {
+        "m": ModelConfig("m", "/m", labels={"stable": 2**60}),
+        "absent": ModelConfig("absent", "/a"),
+    }
+    service = RestService(None, board, Options(), models=lambda: models)  # type: ignore[arg-type]
+    reply = service.answer("GET", "/v1/models", b"")
+    assert (reply.status, reply.model) == (200, "")
+    assert json.loads(reply.body) == {
+        "models": [
+            {"name": "absent", "labels": {}, "model_version_status": []},
+            {
+                "name": "m",
+                "labels": {"stable": str(2**60)},
+                "model_version_status": [
+                    {
+                        "version": str(2**60),
+                        "state": "AVAILABLE",
+                        "status": {"error_code": "OK", "error_message": ""},
+                    },
+                    {
+                        "version": "3",
+                        "state": "END",
+                        "status": {"error_code": "NOT_FOUND", "error_message": "gone"},
+                    },
+                ],
+            },
+        ]
+    }
 
 
 @pytest.mark.parametrize(

@@ -414,6 +414,13 @@ def test_requests_are_counted_by_model_and_code(served: Served) -> None:
     assert [labels for labels, _ in metrics.runtime_micros.cells()] == [("half_plus_two", "Predict", "TF1")]
 
 
+def test_the_stages_of_requests_that_ran_a_model_are_told_apart(served: Served) -> None:
+    metrics = counted(served, (PREDICT, HALF + X), (PREDICT, HALF + Z), (STATUS, HALF))
+    assert [labels for labels, _ in metrics.ferry.stages.cells()] == [
+        ("half_plus_two", "Predict", "GRPC", stage) for stage in ("decode", "run", "encode")
+    ]
+
+
 def test_a_mistake_of_ours_is_counted_as_internal(served: Served) -> None:
     metrics = ServingMetrics.make()
     method = method_table(None, served.board, Options(), refuse, metrics)[PREDICT]  # type: ignore[arg-type]

@@ -145,19 +145,19 @@ class _Line:
     def _lead(self, batch: Batch[Task]) -> None:
         """Run `batch` for all that are in it, then hand on."""
         started = time.monotonic()
-        whole = False
+        again: int | None = None
         try:
-            whole = self._execute(batch)
+            again = self._execute(batch)
         finally:
-            self._hand_on(batch.rows, time.monotonic() - started, whole=whole)
+            self._hand_on(batch.rows, time.monotonic() - started, again)
 
-    def _hand_on(self, rows: int, seconds: float, *, whole: bool) -> None:
+    def _hand_on(self, rows: int, seconds: float, again: int | None) -> None:
         """Learn from a batch that is done, and begin the next or make room."""
         with self._lock:
-            if whole:
+            if again == 0:
                 self._sizes.record(rows, seconds)
                 self._notice(seconds)
-            else:
+            elif again:
                 self._sizes.record_failure()
             if not self._waiting:
                 self._room += 1

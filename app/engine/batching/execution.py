@@ -124,7 +124,7 @@ class Executor:
         self._pad = parameters.pad_variable_length_inputs
         self._metrics = metrics
 
-    def execute(self, feeds: tuple[str, ...], fetches: tuple[str, ...], batch: Batch[Task]) -> bool:
+    def execute(self, feeds: tuple[str, ...], fetches: tuple[str, ...], batch: Batch[Task]) -> int | None:
         """Run `batch` and answer each of its pieces, whatever happens.
 
         Pieces that cannot be merged run one group after the other. Where a group fails, its pieces
@@ -136,25 +136,25 @@ class Executor:
             batch: tasks whose values have the types of `feeds`.
 
         Returns:
-            Whether no group of several had to be run again.
+            How many groups had to be run again singly; None if nothing was run.
         """
-        whole = True
+        again: int | None = None
         unanswered = dict.fromkeys(batch.pieces)
         try:
             if self._all_expired(batch):
                 message = "Run() timeout exceeded while waiting in batching queue"
                 raise ServingError(Code.RESOURCE_EXHAUSTED, message)
+            again = 0
             for group in self._groups(batch.pieces):
                 outcomes = self._run_group(feeds, fetches, group)
-                if outcomes is None:
-                    whole = False
+                again += outcomes is None
                 for piece, outcome in outcomes or self._run_singly(feeds, fetches, group):
                     del unanswered[piece]
                     piece.task.answer(piece, outcome)
         except BaseException as error:
             for piece in unanswered:
                 piece.task.answer(piece, _told(error))
-        return whole
+        return again
 
     def run_alone(
         self, feeds: tuple[str, ...], fetches: tuple[str, ...], values: Sequence[Array]
@@ -167,7 +167,7 @@ class Executor:
         (outputs,) = self._run(feeds, fetches, [values], len(values[0]), None)
         return outputs
 
-    def _all_expired(self, batch: Batch[Task]) -> bool:
+    def _all_expired(self, batch: Batch[Task]) -> int | None:
         now = time.monotonic()
         for piece in batch.pieces:
             self._metrics.queuing_micros.observe(int((now - piece.task.created_at) * 1e6), "")

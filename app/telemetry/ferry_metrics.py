@@ -1,0 +1,227 @@
+"""Ferry's own metrics, beside TensorFlow Serving's: in a registry of their own, for its page stays as it is.
+
+Each request is counted here in about a microsecond: stages and sizes share a lock where they can, and what
+is under way is the difference of two counts that need none.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from app.telemetry.metrics import Cells, Distribution, Histogram, Labels, Registry
+
+STAGES = ("decode", "run", "encode")
+
+_SECONDS = (*(digit * 10**exponent for exponent in range(-5, 1) for digit in (1.0, 2.5, 5.0)), 10.0)
+_NANOSECONDS = tuple(round(bound * 1e9) for bound in _SECONDS)
+_BYTES = tuple(64 * 4**exponent for exponent in range(12))
+_LOAD_SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 120, 300, 600, 1800)
+
+
+class Traffic:
+    """The requests of one API over one entrypoint: how many are under way, and their sizes."""
+
+    def __init__(self) -> None:
+        """None yet."""
+        # One call into C, which other threads cannot interrupt; an addition would need a lock.
+        self.begin: Callable[[], int] = itertools.count().__next__
+        self._reads = 0
+        self._ended = 0
+        self._requests, self._request_bytes = _counts(_BYTES), 0
+        self._responses, self._response_bytes = _counts(_BYTES), 0
+        self._lock = threading.Lock()
+
+    def end(self, request_bytes: int, response_bytes: int) -> None:
+        """A request that began is over; sizes without headers, as received; 0 for no answer."""
+        with self._lock:
+            self._ended += 1
+            self._requests[bisect_left(_BYTES, request_bytes)] += 1
+            self._request_bytes += request_bytes
+            self._responses[bisect_left(_BYTES, response_bytes)] += 1
+            self._response_bytes += response_bytes
+
+    @property
+    def used(self) -> bool:
+        """Whether some request has ended: what was never asked for does not fill the page."""
+        return self._ended > 0
+
+    def in_flight(self) -> int:
+        """How many requests have begun and not ended."""
+        with self._lock:
+            self._reads += 1
+            return self.begin() - (self._reads - 1) - self._ended
+
+    def sizes(self) -> tuple[Distribution, Distribution]:
+        """The bytes of requests and of responses."""
+        with self._lock:
+            return (
+                Distribution(_BYTES, tuple(self._requests), self._request_bytes),
+                Distribution(_BYTES, tuple(self._responses), self._response_bytes),
+            )
+
+
+class RunClock:
+    """Told of the run of one request; tells afterwards how long came before and after it."""
+
+    __slots__ = ("_ended", "_histogram", "_micros", "_model")
+
+    def __init__(self, histogram: Histogram, model: str) -> None:
+        """Begin with no run; `histogram` is told as well, by model, API and runtime."""
+        self._histogram = histogram
+        self._model = model
+        self._micros = self._ended = 0
+
+    def __call__(self, api: str, micros: int) -> None:
+        """A run has just ended that took so many microseconds."""
+        self._ended = time.perf_counter_ns()
+        self._micros = micros
+        self._histogram.observe(micros, self._model, api, "TF1")
+
+    def stages(self, start: int, end: int) -> tuple[int, ...]:
+        """Nanoseconds before, in and after the run, of a request from `start` to `end`; empty without a run.
+
+        Args:
+            start: a reading of `time.perf_counter_ns`.
+            end: one as well.
+        """
+        if not self._ended:
+            return ()
+        run = self._micros * 1000
+        before = self._ended - run - start
+        return before if before > 0 else 0, run, end - self._ended
+
+
+class Stages:
+    """How long requests take to decode, run and encode, by model, API and entrypoint."""
+
+    def __init__(self) -> None:
+        """None yet."""
+        self._cells: dict[Labels, _StageCell] = {}
+        self._lock = threading.Lock()
+
+    def observe(self, nanoseconds: tuple[int, ...], *labels: str) -> None:
+        """Add a request: its nanoseconds in each of STAGES; model, API and entrypoint."""
+        decode, run, encode = nanoseconds
+        with self._lock:
+            cell = self._cells.get(labels)
+            if cell is None:
+                cell = self._cells[labels] = _StageCell()
+            # Written out: a loop or a call for each stage would double the time.
+            cell.decode[bisect_left(_NANOSECONDS, decode)] += 1
+            cell.run[bisect_left(_NANOSECONDS, run)] += 1
+            cell.encode[bisect_left(_NANOSECONDS, encode)] += 1
+            cell.decode_sum += decode
+            cell.run_sum += run
+            cell.encode_sum += encode
+
+    def cells(self) -> Cells:
+        """Distributions in seconds; the stage is the last label."""
+        with self._lock:
+            return [
+                ((*labels, stage), found)
+                for labels, cell in sorted(self._cells.items())
+                for stage, found in zip(STAGES, cell.read(), strict=True)
+            ]
+
+
+class _StageCell:
+    __slots__ = ("decode", "decode_sum", "encode", "encode_sum", "run", "run_sum")
+
+    def __init__(self) -> None:
+        self.decode, self.run, self.encode = (_counts(_NANOSECONDS) for _ in STAGES)
+        self.decode_sum = self.run_sum = self.encode_sum = 0
+
+    def read(self) -> Iterator[Distribution]:
+        counts = (self.decode, self.run, self.encode)
+        sums = (self.decode_sum, self.run_sum, self.encode_sum)
+        for values, total in zip(counts, sums, strict=True):
+            yield Distribution(_SECONDS, tuple(values), total / 1e9)
+
+
+def _counts(bounds: Sequence[float]) -> list[int]:
+    """One bucket for each bound and one above; a value that equals a bound lies in its bucket."""
+    return [0] * (len(bounds) + 1)
+
+
+@dataclass(frozen=True)
+class FerryMetrics:
+    """The instruments.
+
+    Attributes:
+        registry: holds them, for the metrics page.
+        stages: of the requests that ran a model.
+        load_seconds: of each load with its warm-up, by model and name of the status code.
+    """
+
+    registry: Registry
+    stages: Stages
+    load_seconds: Histogram
+    _traffic: dict[Labels, Traffic] = field(default_factory=dict)
+
+    @staticmethod
+    def make(registry: Registry | None = None) -> FerryMetrics:
+        """The instruments, in a registry of their own if none is given."""
+        registry = registry or Registry()
+        stages = Stages()
+        registry.view(
+            "/ferry/request_stage_seconds",
+            "histogram",
+            ("model_name", "api", "entrypoint", "stage"),
+            stages.cells,
+            "Successful requests: decode (from the message to arrays), run (queue included), encode.",
+        )
+        load_seconds = registry.histogram(
+            "/ferry/model_load_seconds",
+            _LOAD_SECONDS,
+            "model_name",
+            "status",
+            text="Attempts to load a version, warm-up included, by the code that they ended with.",
+        )
+        metrics = FerryMetrics(registry, stages, load_seconds)
+        metrics._add_traffic()
+        return metrics
+
+    def _add_traffic(self) -> None:
+        labels = ("api", "entrypoint")
+
+        def in_flight() -> Cells:
+            return [(key, traffic.in_flight()) for key, traffic in sorted(self._traffic.items())]
+
+        def sizes(index: int) -> Cells:
+            return [
+                (key, traffic.sizes()[index])
+                for key, traffic in sorted(self._traffic.items())
+                if traffic.used
+            ]
+
+        self.registry.view(
+            "/ferry/requests_in_flight", "gauge", labels, in_flight, "Requests that are being worked on."
+        )
+        self.registry.view(
+            "/ferry/request_bytes", "histogram", labels, lambda: sizes(0), "Bodies or messages received."
+        )
+        self.registry.view(
+            "/ferry/response_bytes", "histogram", labels, lambda: sizes(1), "Bodies or messages sent."
+        )
+
+    def traffic(self, api: str, entrypoint: str) -> Traffic:
+        """Where requests of `api` (as in TensorFlow Serving's labels) over `entrypoint` are counted.
+
+        To be called while the server is put together: the page reads what is there then.
+        """
+        return self._traffic.setdefault((api, entrypoint), Traffic())
+
+    def add_build_info(self, versions: Mapping[str, str]) -> None:
+        """Tell which versions of what make up this server."""
+        self.registry.view(
+            "/ferry/build_info",
+            "gauge",
+            tuple(versions),
+            lambda: [(tuple(versions.values()), 1)],
+            "1; the labels say what this server is made of.",
+        )
