@@ -63,6 +63,7 @@ def _flag(
 
 
 _TUNING = "a tuning switch of the reference's implementation; it has no counterpart here"
+TRANSPORTS = ("grpcio", "http2")
 _BATCHING = "requests are not batched in this version"
 
 
@@ -220,6 +221,9 @@ class Options:
         True,
         "Ferry: run every signature of a version without a warm-up file once, on a made-up input. "
         "Needs --enable_model_warmup.",
+    )
+    grpc_transport: str = _flag(
+        "string", "grpcio", "Ferry: what speaks gRPC: grpcio, or http2, which takes less CPU for a call."
     )
 
 

@@ -8,6 +8,7 @@ REST. `drain` and `stop` go the other way.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Sequence
@@ -29,7 +30,8 @@ from app.options import Options, usable_cpus, without_effect
 from app.rest.application import MetricsPage, make_application
 from app.rest.service import RestService
 from app.rpc.grpcio_transport import GrpcServer
-from app.rpc.methods import method_table
+from app.rpc.http2.transport import Http2Server
+from app.rpc.methods import Table, method_table
 from app.rpc.profiler import Profiler
 from app.telemetry import prometheus
 from app.telemetry.serving_metrics import ServingMetrics
@@ -73,11 +75,11 @@ class Server:
             allow_labels_for_unavailable=options.allow_version_labels_for_unavailable_models,
         )
         self._config_poller: ConfigPoller | None = None
-        methods = method_table(self._manager, self._board, options, self._models.apply, self._metrics)
+        methods: Table = method_table(self._manager, self._board, options, self._models.apply, self._metrics)
         self._profiler = Profiler()
         if options.enable_profiler:
             methods = {**methods, **self._profiler.methods()}
-        self._grpc = GrpcServer(methods, options)
+        self._grpc = _transport(methods, options)
         self.rest: falcon.asgi.App[Any, Any] = make_application(
             RestService(self._manager, self._board, options, self._metrics), options, self._metrics_page()
         )
@@ -92,8 +94,11 @@ class Server:
             return None
         return MetricsPage(config.path, partial(prometheus.page, self._metrics.registry))
 
-    def start(self) -> None:
+    def start(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         """Load the models, then answer gRPC. Blocks until both are done, however long it takes.
+
+        Args:
+            loop: runs in another thread, for a gRPC transport to share; without it one is made.
 
         Raises:
             ServingError: the configuration or a model cannot be served, or the gRPC address cannot be bound.
@@ -110,7 +115,7 @@ class Server:
         self._manager.initial_loads_done()
         if self._options.enable_profiler:
             logger.info("Profiler service is enabled")
-        self._grpc.start()
+        self._grpc.start(loop)
         if self._options.model_config_file and self._options.model_config_file_poll_wait_seconds > 0:
             seconds = self._options.model_config_file_poll_wait_seconds
             self._config_poller = ConfigPoller(self._reload_file, seconds)
@@ -144,3 +149,10 @@ class Server:
             self._config_poller.stop()
         self._source.stop()
         self._manager.stop()
+
+
+def _transport(methods: Table, options: Options) -> GrpcServer | Http2Server:
+    """What `--grpc_transport` names; the command line has checked it."""
+    if options.grpc_transport == "http2":
+        return Http2Server(methods, options)
+    return GrpcServer(methods, options)

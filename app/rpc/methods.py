@@ -7,7 +7,7 @@ and sends what comes back, or the `ServingError` that was raised.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -57,10 +57,29 @@ class Method:
     Attributes:
         request: the message class to decode with.
         handle: message and call to answer; raises ServingError.
+        blocks: whether it waits for other things than the model that it runs, and so needs a thread.
     """
 
     request: type[Any]
     handle: Callable[[Any, Call], Any]
+    blocks: bool = False
+
+
+@dataclass(frozen=True)
+class StreamMethod:
+    """A method with any number of requests and answers.
+
+    Attributes:
+        request: the message class to decode with.
+        handle: requests and call to answers, on an event loop; raises ServingError. It is cancelled when
+            the client is gone.
+    """
+
+    request: type[Any]
+    handle: Callable[[AsyncIterator[Any], Call], AsyncIterator[Any]]
+
+
+Table = Mapping[str, Method | StreamMethod]
 
 
 def method_table(
@@ -102,6 +121,7 @@ def method_table(
         model + "HandleReloadConfigRequest": Method(
             model_management_pb2.ReloadConfigRequest,
             partial(_reload, apply_models, metrics.registry.first_value),
+            blocks=True,
         ),
         model + "GetModelStatus": Method(get_model_status_pb2.GetModelStatusRequest, partial(_status, board)),
     }

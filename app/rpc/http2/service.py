@@ -1,0 +1,96 @@
+"""What all connections share, and how a request's bytes become an answer's."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from app.errors import Code, ServingError
+from app.rpc.http2.headers import RequestHead
+from app.rpc.http2.limits import Limits
+from app.rpc.http2.messages import Message, decompressed
+from app.rpc.methods import Call, Method, Table
+from app.rpc.placement import Placement
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Service:
+    """What all connections share.
+
+    Attributes:
+        table: the methods.
+        limits: of each connection.
+        placement: where calls run.
+        threads: where calls run that do not run on the loop.
+        thread_count: how many those are.
+        loop: on which everything else happens.
+    """
+
+    table: Table
+    limits: Limits
+    placement: Placement
+    threads: ThreadPoolExecutor
+    thread_count: int
+    loop: asyncio.AbstractEventLoop
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a call ended.
+
+    Attributes:
+        answer: the serialized message, or the error.
+        seconds: that it took.
+        cpu_seconds: of its thread's time.
+    """
+
+    answer: bytes | ServingError
+    seconds: float
+    cpu_seconds: float
+
+
+def run(path: str, method: Method, message: bytes, call: Call) -> bytes | ServingError:
+    """Decode, handle, encode; whatever happens is an answer."""
+    try:
+        request = decode(method.request, message)
+        answer: bytes = method.handle(request, call).SerializeToString()
+        return answer
+    except ServingError as error:
+        return error
+    except Exception as error:
+        return unexpected(path, error)
+
+
+def run_timed(head: RequestHead, method: Method, message: Message, limit: int, call: Call) -> Outcome:
+    """The same in a thread, for messages that may be compressed."""
+    start, cpu_start = time.perf_counter(), time.thread_time()
+    body, compressed = message
+    answer: bytes | ServingError
+    try:
+        body = decompressed(body, head.encoding, limit) if compressed else body
+        answer = run(head.path, method, body, call)
+    except ServingError as error:
+        answer = error
+    return Outcome(answer, time.perf_counter() - start, time.thread_time() - cpu_start)
+
+
+def decode(kind: type[Any], message: bytes) -> Any:
+    """A request; ServingError, in grpcio's words, for bytes that are none."""
+    try:
+        return kind.FromString(message)
+    except DecodeError:
+        raise ServingError(Code.INTERNAL, "Exception deserializing request!") from None
+
+
+def unexpected(path: str, error: Exception) -> ServingError:
+    """The answer to what a method must not raise, which is logged."""
+    logger.error("%s failed unexpectedly", path, exc_info=error)
+    return ServingError(Code.INTERNAL, f"{type(error).__name__}: {error}")
