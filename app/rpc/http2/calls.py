@@ -20,7 +20,7 @@ from app.rpc.http2.headers import (
     status_block,
 )
 from app.rpc.http2.messages import Message, MessageReader, prefixed, too_large, whole
-from app.rpc.http2.service import Outcome, Service, run, run_timed
+from app.rpc.http2.service import Outcome, Service, run_timed
 from app.rpc.http2.stream_calls import StreamCall
 from app.rpc.http2.streams import Stream
 from app.rpc.methods import Call, Method, StreamMethod, wire_message
@@ -155,12 +155,10 @@ class GrpcCalls:
             if self._turn_left <= 0:
                 self._hold(self._later, call)
                 return
-            start = time.perf_counter()
-            answer = run(head.path, call.method, message, call.call)
-            seconds = time.perf_counter() - start
-            self._turn_left -= seconds
-            self._service.placement.ran(kind, seconds)
-            self._answer(call, answer)
+            outcome = run_timed(head, call.method, call.message, self._limit, call.call)
+            self._turn_left -= outcome.seconds
+            self._service.placement.ran(kind, outcome.seconds, outcome.cpu_seconds, inline=True)
+            self._answer(call, outcome.answer)
         elif self._running >= self._service.thread_count:
             self._hold(self._waiting, call)
         else:
@@ -206,7 +204,7 @@ class GrpcCalls:
     def _ran(self, call: UnaryCall, message: Message, outcome: Outcome) -> None:
         self._running -= 1
         kind = kind_of(call.stream.head.path, message[0])
-        self._service.placement.ran(kind, outcome.seconds, outcome.cpu_seconds)
+        self._service.placement.ran(kind, outcome.seconds, outcome.cpu_seconds, inline=False)
         self._answer(call, outcome.answer)
         self._flush()
 

@@ -57,28 +57,26 @@ class Outcome:
     cpu_seconds: float
 
 
-def run(path: str, method: Method, message: bytes, call: Call) -> bytes | ServingError:
-    """Decode, handle, encode; whatever happens is an answer."""
-    try:
-        request = decode(method.request, message)
-        answer: bytes = method.handle(request, call).SerializeToString()
-        return answer
-    except ServingError as error:
-        return error
-    except Exception as error:
-        return unexpected(path, error)
-
-
 def run_timed(head: RequestHead, method: Method, message: Message, limit: int, call: Call) -> Outcome:
-    """The same in a thread, for messages that may be compressed."""
+    """Decode, handle, encode; whatever happens is an answer.
+
+    Args:
+        head: of the request.
+        method: that it calls.
+        message: of the request, perhaps compressed.
+        limit: of a message's size once it is not, in bytes; negative: none.
+        call: what the method is told of it.
+    """
     start, cpu_start = time.perf_counter(), time.thread_time()
     body, compressed = message
     answer: bytes | ServingError
     try:
         body = decompressed(body, head.encoding, limit) if compressed else body
-        answer = run(head.path, method, body, call)
+        answer = method.handle(decode(method.request, body), call).SerializeToString()
     except ServingError as error:
         answer = error
+    except Exception as error:
+        answer = unexpected(head.path, error)
     return Outcome(answer, time.perf_counter() - start, time.thread_time() - cpu_start)
 
 
