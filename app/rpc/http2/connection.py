@@ -218,6 +218,7 @@ class Connection:
         if stream is None:
             self._must_have_been(number)
             if number in self._reset or number > self._refuse_above:
+                self._control.waste(self.heard, "frames of streams that were reset")
                 return None
         if stream is None or stream.ended:
             raise Http2StreamError(number, ErrorCode.STREAM_CLOSED)
