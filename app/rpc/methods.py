@@ -200,8 +200,8 @@ def _predict(registry: Registry, options: Options, metrics: ServingMetrics, requ
         response.model_spec.signature_name = spec.signature_name or DEFAULT_SIGNATURE
         as_content = options.enable_serialization_as_tensor_content
         for alias, value in outputs.items():
-            proto = from_array(value, signature.outputs[alias].dtype, as_content=as_content)
-            response.outputs[alias].CopyFrom(proto)
+            dtype = signature.outputs[alias].dtype
+            from_array(value, dtype, as_content=as_content, into=response.outputs[alias])
     return response
 
 

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from app.rpc.http2 import frames
+from app.rpc.http2.blocks import BlockReader
 from app.rpc.http2.control import WASTE, Control
 from app.rpc.http2.frames import ErrorCode, FrameParser, Http2ConnectionError, Http2StreamError
 from app.rpc.http2.headers import LARGEST_BLOCK, LARGEST_LIST, HeaderReader
@@ -14,7 +15,6 @@ from app.rpc.http2.limits import Limits, Patience
 from app.rpc.http2.outbox import Outbox
 from app.rpc.http2.streams import Calls, Stream
 
-_MOST_CONTINUATIONS = 64
 # Numbers of streams that were reset here: what was under way to them is no mistake of the client.
 _RESETS_KEPT = 256
 _DRAIN_PING = b"draining"
@@ -53,25 +53,15 @@ class Connection:
         self._preface = frames.PREFACE
         self._parser = FrameParser(limits.max_frame, LARGEST_BLOCK)
         self._headers = HeaderReader()
-        self._block: list[bytes] = []  # the fragments of a header block that is not complete
-        self._block_of = (0, 0)  # its flags and stream
+        self._blocks = BlockReader()
         self._last = 0
         self._refuse_above = frames.LARGEST_WINDOW
         self._reset: deque[int] = deque(maxlen=_RESETS_KEPT)
         self._window = limits.connection_window
         self._taken = 0
         self._resets = Patience(*WASTE)
-        self.outbox.put(
-            frames.settings(
-                {
-                    frames.MAX_CONCURRENT_STREAMS: limits.max_streams,
-                    frames.INITIAL_WINDOW_SIZE: limits.stream_window,
-                    frames.MAX_FRAME_SIZE: limits.max_frame,
-                    frames.MAX_HEADER_LIST_SIZE: LARGEST_LIST,
-                }
-            )
-            + frames.window_update(0, limits.connection_window - frames.DEFAULT_WINDOW)
-        )
+        self.outbox.put(frames.settings(_announced(limits)))
+        self.outbox.put(frames.window_update(0, limits.connection_window - frames.DEFAULT_WINDOW))
 
     @property
     def settled(self) -> bool:
@@ -107,7 +97,7 @@ class Connection:
         return data[size:]
 
     def _frame(self, kind: int, flags: int, number: int, payload: bytes | memoryview) -> None:
-        if self._block and kind != frames.CONTINUATION:
+        if self._blocks.within and kind != frames.CONTINUATION:
             raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, "a header block is interrupted")
         if kind == frames.DATA and self._control.settled:
             self._on_data(flags, number, payload)
@@ -116,8 +106,10 @@ class Connection:
             self._control.settings(flags, number, payload, self.streams.values())
         elif not self._control.settled:
             raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, "the first frame is no SETTINGS")
-        elif kind == frames.HEADERS:
-            self._on_headers(flags, number, payload)
+        elif kind in (frames.HEADERS, frames.CONTINUATION):
+            block = self._blocks.feed(kind, flags, number, payload)
+            if block is not None:
+                self._on_block(*block)
         elif kind == frames.WINDOW_UPDATE:
             self._on_window_update(number, payload)
         elif kind == frames.RST_STREAM:
@@ -131,43 +123,17 @@ class Connection:
                 has_calls=bool(self.streams),
                 acknowledged=self._acknowledged,
             )
-        elif kind == frames.CONTINUATION:
-            self._on_continuation(flags, number, payload)
         else:
             self._control.other(kind, number, payload, self.heard)
-
-    def _on_headers(self, flags: int, number: int, payload: bytes | memoryview) -> None:
-        if not number % 2:
-            raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, f"headers on stream {number}")
-        if flags & (frames.PADDED | frames.WITH_PRIORITY):
-            payload = frames.unpadded(flags, payload)
-            if flags & frames.WITH_PRIORITY and len(payload) < 5:
-                raise Http2ConnectionError(ErrorCode.FRAME_SIZE_ERROR, "headers without their priority")
-            payload = payload[5:] if flags & frames.WITH_PRIORITY else payload
-        if flags & frames.END_HEADERS:
-            self._on_block(flags, number, bytes(payload))
-        else:
-            self._block, self._block_of = [bytes(payload)], (flags, number)
-
-    def _on_continuation(self, flags: int, number: int, payload: bytes | memoryview) -> None:
-        if not self._block or number != self._block_of[1]:
-            raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, "a continuation of nothing")
-        self._block.append(bytes(payload))
-        if sum(map(len, self._block)) > LARGEST_BLOCK or len(self._block) > _MOST_CONTINUATIONS:
-            raise Http2ConnectionError(ErrorCode.ENHANCE_YOUR_CALM, "too long a header block")
-        if flags & frames.END_HEADERS:
-            block, self._block = b"".join(self._block), []
-            self._on_block(*self._block_of, block)
 
     def _on_block(self, flags: int, number: int, block: bytes) -> None:
         head = self._headers.read(block)  # first of all: every block counts for the table
         ended = bool(flags & frames.END_STREAM)
         stream = self.streams.get(number)
         if stream is not None:
-            if stream.ended or not ended:
-                raise Http2StreamError(
-                    number, ErrorCode.STREAM_CLOSED if stream.ended else ErrorCode.PROTOCOL_ERROR
-                )
+            if not ended or stream.ended:
+                code = ErrorCode.STREAM_CLOSED if stream.ended else ErrorCode.PROTOCOL_ERROR
+                raise Http2StreamError(number, code)
             stream.ended = True
             self._calls.end(stream)
             return
@@ -351,3 +317,12 @@ class Connection:
     def _acknowledged(self, payload: bytes) -> None:
         if payload == _DRAIN_PING and self.draining is not None:
             self.leave()
+
+
+def _announced(limits: Limits) -> dict[int, int]:
+    return {
+        frames.MAX_CONCURRENT_STREAMS: limits.max_streams,
+        frames.INITIAL_WINDOW_SIZE: limits.stream_window,
+        frames.MAX_FRAME_SIZE: limits.max_frame,
+        frames.MAX_HEADER_LIST_SIZE: LARGEST_LIST,
+    }

@@ -123,7 +123,7 @@ class Http2Protocol(asyncio.Protocol):
     def _close(self) -> None:
         fault = self.connection.fault
         if fault is not None:
-            logger.warning("A gRPC connection was closed: %s", fault)
+            logger.info("A gRPC connection was closed: %s", fault)
         self._transport.close()
 
     # --- clocks, and the end ---
