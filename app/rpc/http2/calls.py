@@ -116,6 +116,8 @@ class GrpcCalls:
     def end(self, stream: Stream) -> None:
         """Run the call."""
         call = stream.call
+        if call is None:  # its answer is on its way
+            return
         if isinstance(call, StreamCall):
             call.end()
         elif call.message is None or (call.reader is not None and call.reader.within):
@@ -231,7 +233,7 @@ class GrpcCalls:
         call, stream.call = stream.call, None
         if call is not None:
             call.cancel()
-        block = status_block(error.code, wire_message(error), alone=True)
+        block = status_block(error.code, wire_message(error), alone=not stream.begun)
         self._connection.outbox.finish(stream, block)
 
     # --- deadlines ---

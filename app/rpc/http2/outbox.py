@@ -43,6 +43,7 @@ class Outbox:
 
     def headers(self, stream: Stream, block: bytes) -> None:
         """Send the headers of an answer."""
+        stream.begun = True
         block = self._first(block)
         self.put(frames.frame(frames.HEADERS, frames.END_HEADERS, stream.id, block))
 

@@ -47,7 +47,6 @@ class StreamCall:
         self._ended = False
         self._news = asyncio.Event()
         self._room = asyncio.Event()
-        self._begun = False
 
     # --- told ---
 
@@ -89,7 +88,7 @@ class StreamCall:
                 self._send(answer.SerializeToString())
                 await asyncio.sleep(0)  # a method that never waits must not keep the loop
                 await self._room.wait()
-            if not self._begun:
+            if not stream.begun:
                 self._begin()
         except ServingError as error:
             block = self._status(error)
@@ -103,7 +102,7 @@ class StreamCall:
             self._flush()
 
     def _status(self, error: ServingError) -> bytes:
-        return status_block(error.code, wire_message(error), alone=not self._begun)
+        return status_block(error.code, wire_message(error), alone=not self._stream.begun)
 
     async def _read(self) -> AsyncIterator[Any]:
         while True:
@@ -122,7 +121,6 @@ class StreamCall:
             yield decode(self._method.request, message)
 
     def _begin(self) -> None:
-        self._begun = True
         encoding = encoding_for(self._stream.head, self._limits.compression)
         self._connection.outbox.headers(self._stream, answer_block(encoding))
 
@@ -132,7 +130,7 @@ class StreamCall:
             raise error
         if self._stream.done:
             return
-        if not self._begun:
+        if not self._stream.begun:
             self._begin()
         encoding = encoding_for(self._stream.head, self._limits.compression)
         self._connection.outbox.data(self._stream, prefixed(answer, encoding))

@@ -21,10 +21,12 @@ class Stream:
         window: bytes that the client takes.
         queue: data that waits to be sent.
         trailers: the block that ends the stream after it; None while more may follow.
+        begun: whether the headers of the answer were sent.
         done: whether the end was sent, or nothing more will be.
     """
 
     __slots__ = (
+        "begun",
         "call",
         "done",
         "ended",
@@ -48,6 +50,7 @@ class Stream:
         self.window = window
         self.queue: deque[memoryview] = deque()
         self.trailers: bytes | None = None
+        self.begun = False
         self.done = False
 
 

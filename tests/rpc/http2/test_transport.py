@@ -11,7 +11,7 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from app.rpc.http2 import frames
 from app.rpc.http2.frames import FrameParser
 from app.rpc.http2.messages import prefixed
 from app.rpc.http2.transport import Http2Server
-from app.rpc.methods import Call, Method
+from app.rpc.methods import Call, Method, StreamMethod
 from tests.rpc.http2.wire import HELLO, REQUEST, headers
 from tests.support.process import accepts, free_port, wait_until
 
@@ -46,7 +46,7 @@ class Service:
         self.handled = 0
         self.server: Http2Server | None = None
         self.work: Callable[[], None] = lambda: None
-        self.table: Mapping[str, Method] = {
+        self.table: Mapping[str, Method | StreamMethod] = {
             ECHO: Method(Text, self._echo),
             "/test.Service/Blocks": Method(Text, self._echo, blocks=True),
             "/test.Service/Large": Method(Text, self._large),
@@ -113,10 +113,13 @@ class Peer:
         self._encoder = hpack.Encoder()
         self._frames: list[tuple[int, int, int, bytes]] = []
 
-    def send_request(self, number: int, path: str) -> None:
+    def begin(self, number: int, path: str, *more: tuple[str, str]) -> None:
         fields = tuple((name, path if name == ":path" else value) for name, value in REQUEST)
-        body = frames.frame(frames.DATA, frames.END_STREAM, number, prefixed(b""))
-        self.socket.sendall(headers(number, fields, self._encoder) + body)
+        self.socket.sendall(headers(number, (*fields, *more), self._encoder))
+
+    def send_request(self, number: int, path: str) -> None:
+        self.begin(number, path)
+        self.socket.sendall(frames.frame(frames.DATA, frames.END_STREAM, number, prefixed(b"")))
 
     def next_frame(self) -> tuple[int, int, int, bytes] | None:
         """The next frame or piece of data; None at the end."""
@@ -359,6 +362,87 @@ def test_a_client_that_does_not_read_answers_to_pings_is_not_read(
     while received < sent // 2:  # what the server has read it has answered, or will
         assert peer.next_frame() is not None
         received += 17
+
+
+# --- streams of messages ---
+
+
+@pytest.fixture
+def streaming(service: Service) -> Iterator[Service]:
+    """Methods with as many answers as the first request says, or that take no requests at all."""
+
+    async def count(requests: AsyncIterator[Any], call: Call) -> AsyncIterator[Any]:
+        del call
+        async for request in requests:
+            for _ in range(int(request.value)):
+                service.handled += 1
+                yield Text(value="x" * 1000)
+            return
+
+    async def deaf(requests: AsyncIterator[Any], call: Call) -> AsyncIterator[Any]:
+        del requests, call
+        yield Text(value="I do not listen")
+        await asyncio.sleep(3600)
+
+    methods = {"Count": StreamMethod(Text, count), "Deaf": StreamMethod(Text, deaf)}
+    service.table = {f"/test.Service/{name}": method for name, method in methods.items()}
+    yield service
+    service.work = lambda: None
+
+
+def text(value: str) -> bytes:
+    return prefixed(Text(value=value).SerializeToString())
+
+
+def test_a_stream_of_answers_waits_for_its_client(
+    start: Start, streaming: Service, connect: Callable[..., Peer]
+) -> None:
+    port = free_port()
+    start(port=port)
+    peer = connect(port)
+    peer.begin(1, "/test.Service/Count")
+    peer.socket.sendall(frames.frame(frames.DATA, 0, 1, text("500")))
+    assert peer.headers()[":status"] == "200"
+    received = sum(len(peer.until(frames.DATA)[3]) for _ in range(66))
+    assert received <= 65535
+    assert streaming.handled <= 66, "one answer waits, the others are not made"
+    # The client ends its side while the answer waits.
+    peer.socket.sendall(frames.frame(frames.DATA, frames.END_STREAM, 1))
+    peer.socket.sendall(frames.window_update(0, 2**30) + frames.window_update(1, 2**30))
+    assert peer.headers() == {"grpc-status": "0"}
+    assert streaming.handled == 500
+
+
+def test_requests_that_a_method_does_not_take_are_held_back_in_the_client(
+    start: Start, streaming: Service, connect: Callable[..., Peer]
+) -> None:
+    port = free_port()
+    start(port=port, limits={"stream_window": 100_000})
+    assert streaming.table
+    peer = connect(port)
+    peer.begin(1, "/test.Service/Deaf")
+    for _ in range(100):
+        peer.socket.sendall(frames.frame(frames.DATA, 0, 1, text("x" * 985)))
+    peer.socket.sendall(frames.frame(frames.DATA, 0, 1, bytes(50_000)))
+    assert frames.ErrorCode(frames.word(peer.until(frames.RST_STREAM)[3])).name == "FLOW_CONTROL_ERROR"
+
+
+def test_a_stream_that_has_begun_ends_with_trailers_alone(
+    start: Start, streaming: Service, connect: Callable[..., Peer]
+) -> None:
+    port = free_port()
+    start(port=port, grpc_channel_arguments="grpc.max_receive_message_length=100")
+    assert streaming.table
+    peer = connect(port)
+    peer.begin(1, "/test.Service/Deaf", ("grpc-timeout", "300m"))
+    peer.begin(3, "/test.Service/Deaf")
+    ends = []
+    for _ in range(2):
+        assert peer.headers()[":status"] == "200"
+    peer.socket.sendall(frames.frame(frames.DATA, 0, 3, text("x" * 200)))
+    ends = [peer.headers() for _ in range(2)]
+    assert {end["grpc-status"] for end in ends} == {"4", "8"}
+    assert all(":status" not in end for end in ends)
 
 
 # --- the end of connections ---
