@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import select
+import shutil
 import socket
 import ssl
 import subprocess
@@ -520,6 +521,8 @@ def test_a_socket_that_a_dead_server_left_is_replaced_and_removed(start: Start, 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`ca.pem`, and key and certificate, signed by it, of `server` (127.0.0.1) and `client`."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
     directory = tmp_path_factory.mktemp("certificates")
 
     def openssl(*arguments: str) -> None:
