@@ -13,7 +13,7 @@ from typing import Any
 
 from app.config.base_path import check_base_path
 from app.errors import Code, ServingError, invalid_argument
-from app.options import Flag, Options, Support, flags, without_effect
+from app.options import TRANSPORTS, Flag, Options, Support, flags, without_effect
 
 _INT = re.compile(r"\s*[+-]?[0-9]+\Z")
 _FLOAT = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\Z")
@@ -195,6 +195,14 @@ def _check_ranges(options: Options) -> None:
             f"--drain_seconds must be between 0 and {_LONGEST_DRAIN_SECONDS}; was {options.drain_seconds:g}."
         )
     _check_metrics_path(options.metrics_path)
+    _check_grpc(options)
+
+
+def _check_grpc(options: Options) -> None:
+    if options.grpc_transport not in TRANSPORTS:
+        raise invalid_argument(
+            f"--grpc_transport must be one of {', '.join(TRANSPORTS)}; was {options.grpc_transport}."
+        )
     for item in filter(None, options.grpc_channel_arguments.split(",")):
         if "=" not in item:
             raise invalid_argument(f"--grpc_channel_arguments: `{item}` is not of the form key=value.")

@@ -59,6 +59,7 @@ def _flag(
 
 
 _TUNING = "a tuning switch of the reference's implementation; it has no counterpart here"
+TRANSPORTS = ("grpcio", "http2")
 
 
 @dataclass(frozen=True)
@@ -260,6 +261,9 @@ class Options:
         "/metrics",
         "Ferry: path of the metrics page on the REST port. Empty: no page. "
         "The path in --monitoring_config_file wins over it.",
+    )
+    grpc_transport: str = _flag(
+        "string", "grpcio", "Ferry: what speaks gRPC: grpcio, or http2, which takes less CPU for a call."
     )
 
 

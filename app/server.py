@@ -8,6 +8,7 @@ REST. `drain` and `stop` go the other way.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import platform
@@ -40,7 +41,8 @@ from app.rest.pages import Content, Page, probes
 from app.rest.service import RestService
 from app.rpc import health, profiler, reflection
 from app.rpc.grpcio_transport import GrpcServer
-from app.rpc.methods import AnyMethod, method_table, services
+from app.rpc.http2.transport import Http2Server
+from app.rpc.methods import AnyMethod, Table, method_table, services
 from app.rpc.profiler import Profiler
 from app.telemetry import prometheus
 from app.telemetry.exposition import MetricsPage
@@ -98,7 +100,7 @@ class Server:
         self._config_poller: ConfigPoller | None = None
         self._readiness = Readiness(self._models.models, self._board)
         self._profiler = Profiler()
-        self._grpc = GrpcServer(self._methods(), options)
+        self._grpc = _transport(self._methods(), options)
         service = RestService(self._manager, self._board, options, self._metrics, self._models.models)
         self.rest: falcon.asgi.App[Any, Any] = make_application(
             service, options, self._pages(), lambda: self._readiness.draining
@@ -151,8 +153,11 @@ class Server:
         page = MetricsPage((self._metrics.registry, ferry.registry))
         return Page(lambda accept: Content(*page.render(accept)), slow=True)
 
-    def start(self) -> None:
+    def start(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         """Load the models, then answer gRPC. Blocks until both are done, however long it takes.
+
+        Args:
+            loop: runs in another thread, for a gRPC transport to share; without it one is made.
 
         Raises:
             ServingError: the configuration or a model cannot be served, or the gRPC address cannot be bound.
@@ -174,7 +179,7 @@ class Server:
         self._manager.initial_loads_done()
         if self._options.enable_profiler:
             logger.info("Profiler service is enabled")
-        self._grpc.start()
+        self._grpc.start(loop)
         if self._options.model_config_file and self._options.model_config_file_poll_wait_seconds > 0:
             seconds = self._options.model_config_file_poll_wait_seconds
             self._config_poller = ConfigPoller(self._reload_file, seconds)
@@ -221,3 +226,10 @@ class Server:
 def _gpu_is_required() -> bool:
     """Whether the image says that it is made for GPUs."""
     return os.environ.get("FERRY_REQUIRE_GPU", "") not in ("", "0")
+
+
+def _transport(methods: Table, options: Options) -> GrpcServer | Http2Server:
+    """What `--grpc_transport` names; the command line has checked it."""
+    if options.grpc_transport == "http2":
+        return Http2Server(methods, options)
+    return GrpcServer(methods, options)

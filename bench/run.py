@@ -1,8 +1,12 @@
 """What a request costs, as ratios to baselines that run in the same minute on the same machine.
 
 1. The model call: `Model.run` beside TensorFlow's public ways to run the same graph.
-2. The server: CPU time (user + system, all its processes) per answered request, beside a bare
-   grpcio server that answers fixed bytes under the same load. Every answer is checked.
+2. gRPC: CPU time of the server (user + system, all its processes) per answered request, over either
+   transport, beside a bare grpcio server that answers fixed bytes under the same load. Every answer is
+   checked.
+3. REST, in the same way.
+
+`bench/run.py grpc` runs the second part alone; `call` and `rest` are the others.
 
 Absolute times of a shared machine mean little; the ratios are what to compare.
 """
@@ -10,6 +14,8 @@ Absolute times of a shared machine mean little; the ratios are what to compare.
 from __future__ import annotations
 
 import http.client
+import itertools
+import json
 import os
 import statistics
 import subprocess
@@ -18,6 +24,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +34,9 @@ sys.path.insert(0, str(REPOSITORY))
 
 import grpc  # noqa: E402
 import numpy as np  # noqa: E402
+from tensorflow_serving.apis import predict_pb2  # noqa: E402
 
+from tests.support import models  # noqa: E402
 from tests.support.process import ServerProcess, free_port, wait_until  # noqa: E402
 
 HALF_PLUS_TWO = REPOSITORY / "models-sample" / "half_plus_two"
@@ -35,6 +44,7 @@ ROUNDS = 5
 CALLS = 2000
 REQUESTS = 1500
 CLIENTS = 4
+IMAGE = np.arange(224 * 224 * 3, dtype=np.float32) + 3
 
 ECHO = """
 import sys, grpc
@@ -51,12 +61,40 @@ server.wait_for_termination()
 """
 
 
+@dataclass(frozen=True)
+class Load:
+    """So many calls of Predict.
+
+    Attributes:
+        name: for the report.
+        model: a base path whose model answers x[0] / 2 + 2.
+        values: of x.
+        connections: at a time.
+        streams: calls at a time on each.
+        requests: in a round.
+    """
+
+    name: str
+    model: Path
+    values: Any
+    connections: int
+    streams: int
+    requests: int
+
+
 def main() -> None:
-    """Run both parts and print a table for each."""
-    print("model call, 3 floats (half_plus_two), median of", ROUNDS, "rounds")
-    call_path()
-    print(f"\nserver CPU per request, {CLIENTS} clients, median of {ROUNDS} rounds of {REQUESTS} requests")
-    requests_to_servers()
+    """Run all parts, or those named as arguments, and print a table for each."""
+    parts = sys.argv[1:] or ["call", "grpc", "rest"]
+    if "call" in parts:
+        print("model call, 3 floats (half_plus_two), median of", ROUNDS, "rounds")
+        call_path()
+    if "grpc" in parts:
+        grpc_servers()
+    if "rest" in parts:
+        print(
+            f"\nserver CPU per request, {CLIENTS} clients, median of {ROUNDS} rounds of {REQUESTS} requests"
+        )
+        rest_server()
 
 
 def call_path() -> None:
@@ -95,8 +133,107 @@ def call_path() -> None:
     report(times, "Model.run", "us")
 
 
-def requests_to_servers() -> None:
-    """Send the same number of requests to each server in turn and read its CPU clock."""
+def grpc_servers() -> None:
+    """Send gRPC loads to a bare grpcio server and to both transports, in turn."""
+    with tempfile.TemporaryDirectory() as directory:
+        first_pixel = models.save_first_pixel(Path(directory) / "first_pixel" / "1").parent
+        loads = (
+            Load("1 float, 1 connection, 1 call at a time", HALF_PLUS_TWO, [1.0], 1, 1, 3000),
+            Load("1 float, 8 connections, 4 calls each", HALF_PLUS_TWO, [1.0], 8, 4, 8000),
+            Load("600 KB, 8 connections, 1 call each", first_pixel, IMAGE, 8, 1, 1600),
+        )
+        for load in loads:
+            print(f"\ngRPC Predict, {load.name}: server CPU per request, median of {ROUNDS} rounds")
+            grpc_load(load, Path(directory))
+
+
+def grpc_load(load: Load, directory: Path) -> None:
+    """One load to each server."""
+    port = free_port()
+    echo = subprocess.Popen([sys.executable, "-c", ECHO, str(port)])
+    servers = {
+        transport: ServerProcess(
+            load.model, directory / transport, name="m", flags=[f"--grpc_transport={transport}"]
+        )
+        for transport in ("grpcio", "http2")
+    }
+    clients: dict[str, list[subprocess.Popen[str]]] = {}
+    try:
+        wait_until(lambda: can_connect(port), "the echo server listens")
+        request = directory / "request"
+        request.write_bytes(predict_request(load.values))
+        clients["echo"] = start_clients(load, port, request, b"")
+        processes = {"echo": [echo.pid]}
+        for transport, server in servers.items():
+            server.wait_ready()
+            expected = np.float32(load.values[0] / 2 + 2).tobytes()
+            clients[transport] = start_clients(load, server.grpc_port, request, expected)
+            processes[transport] = [server.process.pid, server.worker_pid()]
+        times: dict[str, list[float]] = {name: [] for name in clients}
+        for _ in range(ROUNDS):
+            for name, started in clients.items():
+                before = sum(map(cpu_seconds, processes[name]))
+                ask_clients(started, f"{load.requests // len(started)}", "done")
+                used = sum(map(cpu_seconds, processes[name])) - before
+                times[name].append(used / load.requests * 1e6)
+        report(times, "echo", "us CPU")
+    finally:
+        for process in itertools.chain(*clients.values(), [echo]):
+            process.kill()
+            process.wait()
+        for server in servers.values():
+            server.kill()
+
+
+def start_clients(load: Load, port: int, request: Path, expected: bytes) -> list[subprocess.Popen[str]]:
+    """As many processes as connections, two at most, connected and warm."""
+    count = min(2, load.connections)
+    started = []
+    for _ in range(count):
+        command = [sys.executable, str(REPOSITORY / "bench" / "grpc_client.py")]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        started.append(process)
+    settings = {
+        "port": port,
+        "request": str(request),
+        "expected": expected.hex(),
+        "connections": load.connections // count,
+        "streams": load.streams,
+    }
+    ask_clients(started, json.dumps(settings), "ready")
+    return started
+
+
+def ask_clients(processes: list[subprocess.Popen[str]], line: str, answer: str) -> None:
+    """Say the same to all and wait for their answers."""
+    for process in processes:
+        assert process.stdin is not None
+        print(line, file=process.stdin, flush=True)
+    for process in processes:
+        assert process.stdout is not None
+        said = process.stdout.readline().strip()
+        if said != answer:
+            raise AssertionError(f"a client said {said!r} in place of {answer!r}")
+
+
+def predict_request(values: Any) -> bytes:
+    """A PredictRequest for x, in `tensor_content` if it is large."""
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = "m"
+    tensor = request.inputs["x"]
+    tensor.dtype = 1
+    if len(values) > 1:
+        for size in (1, 224, 224, 3):
+            tensor.tensor_shape.dim.add(size=size)
+        tensor.tensor_content = np.asarray(values, np.float32).tobytes()
+    else:
+        tensor.tensor_shape.dim.add(size=1)
+        tensor.float_val.extend(values)
+    return request.SerializeToString()
+
+
+def rest_server() -> None:
+    """Send REST requests, beside the bare grpcio server."""
     with tempfile.TemporaryDirectory() as directory:
         port = free_port()
         echo = subprocess.Popen([sys.executable, "-c", ECHO, str(port)])
@@ -105,11 +242,7 @@ def requests_to_servers() -> None:
             server.wait_ready()
             wait_until(lambda: can_connect(port), "the echo server listens")
             loads = {
-                "echo (bare grpcio)": ([echo.pid], lambda: grpc_client(port, server, check=False)),
-                "gRPC Predict, 1 float": (
-                    [server.process.pid, server.worker_pid()],
-                    lambda: grpc_client(server.grpc_port, server, check=True),
-                ),
+                "echo (bare grpcio)": ([echo.pid], lambda: grpc_client(port)),
                 "REST predict, 3 floats": (
                     [server.process.pid, server.worker_pid()],
                     lambda: rest_client(server.rest_port),
@@ -161,19 +294,13 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def grpc_client(port: int, server: ServerProcess, *, check: bool) -> Callable[[], None]:
-    """A client with a connection of its own."""
+def grpc_client(port: int) -> Callable[[], None]:
+    """A client with a connection of its own, for the echo server."""
     options = [("grpc.use_local_subchannel_pool", 1)]
-    call = grpc.insecure_channel(f"127.0.0.1:{port}", options=options).unary_unary(
-        "/tensorflow.serving.PredictionService/Predict"
-    )
-    request = server.predict_request([1.0]).SerializeToString()
-    expected = np.float32(2.5).tobytes()
+    call = grpc.insecure_channel(f"127.0.0.1:{port}", options=options).unary_unary("/echo")
 
     def send() -> None:
-        answer = call(request)
-        if check and expected not in answer:
-            raise AssertionError(answer)
+        call(b"")
 
     return send
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from app.options import TRANSPORTS
 from tests.support import models
 from tests.support.process import ServerProcess
 from tests.support.stores import CREDENTIALS, Proxy, S3Server, WebServer
@@ -103,3 +104,17 @@ def web(tmp_path: Path) -> Iterator[WebServer]:
     server = WebServer(tmp_path / "web")
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session", params=TRANSPORTS)
+def grpc_server(
+    request: pytest.FixtureRequest, half_plus_two: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    """The same for tests that ask over gRPC: one server for each transport."""
+    flags = [f"--grpc_transport={request.param}"]
+    log = tmp_path_factory.mktemp("shared") / "server.log"
+    server = ServerProcess(half_plus_two, log, name="half_plus_two", flags=flags)
+    try:
+        yield server.wait_ready()
+    finally:
+        server.kill()

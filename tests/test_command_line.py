@@ -367,6 +367,11 @@ def test_a_drain_takes_a_time_that_can_be_waited_for(seconds: float) -> None:
     assert str(refusal(drain_seconds=seconds)) == f"INVALID_ARGUMENT: {message}"
 
 
+def test_a_transport_that_does_not_exist_is_refused() -> None:
+    message = "--grpc_transport must be one of grpcio, http2; was quic."
+    assert str(refusal(grpc_transport="quic")) == f"INVALID_ARGUMENT: {message}"
+
+
 def test_a_remote_base_path_is_refused_by_name() -> None:
     error = refusal(model_base_path="ftp://host/m")
     assert error.code is Code.UNIMPLEMENTED

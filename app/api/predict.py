@@ -87,10 +87,11 @@ def _inputs(signature: Signature, inputs: Mapping[str, Array]) -> dict[str, Arra
             f"Sent extra: {_set(inputs.keys() - signature.inputs.keys())}. "
             f"Missing but required: {_set(signature.inputs.keys() - inputs.keys())}."
         )
-    values = {}
+    values, used = {}, 0
     for alias, spec in signature.inputs.items():
         if alias in inputs:
             values[alias] = inputs[alias]
+            used += 1
         elif alias in signature.defaults:
             values[alias] = signature.defaults[alias]
         else:
@@ -99,7 +100,7 @@ def _inputs(signature: Signature, inputs: Mapping[str, Array]) -> dict[str, Arra
                 f"default value provided. Inputs expected to be in the request {_set(inputs)}, or "
                 f"default input alias set: {','.join(sorted(signature.defaults))}"
             )
-    if inputs.keys() - signature.inputs.keys():
+    if used != sent:
         raise invalid_argument(
             "Inputs contains invalid name. Used request inputs: "
             f"{_set(inputs.keys() & signature.inputs.keys())}, request input: {_set(inputs)}"

@@ -141,15 +141,17 @@ def _numbers(field: str, values: Any, numpy: np.dtype[Any]) -> Array:
     return np.frombuffer(wire, numpy, len(values), len(wire) - size)
 
 
-def from_array(array: Array, dtype: DType, *, as_content: bool = False) -> Any:
+def from_array(array: Array, dtype: DType, *, as_content: bool = False, into: Any = None) -> Any:
     """A TensorProto of `array`.
 
     Args:
         array: the value; strings are object arrays of bytes.
         dtype: its element type.
         as_content: put the elements into `tensor_content` instead of the type's field.
+        into: an empty TensorProto to fill, which saves a copy; None for a new one.
     """
-    proto = tensor_pb2.TensorProto(dtype=dtype.number)
+    proto = tensor_pb2.TensorProto() if into is None else into
+    proto.dtype = dtype.number
     proto.tensor_shape.SetInParent()
     for size in array.shape:
         proto.tensor_shape.dim.add(size=size)

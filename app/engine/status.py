@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 import tensorflow as tf
 
 from app.errors import Code, ServingError
 
 
-@contextmanager
-def tensorflow_errors() -> Iterator[None]:
+class tensorflow_errors:  # noqa: N801 - a context manager, used like a function
     """Let TensorFlow's errors out of the block as `ServingError`, with their code and own text.
 
     Raises:
         ServingError: for any `tf.errors.OpError` in the block.
     """
-    try:
-        yield
-    except tf.errors.OpError as error:
-        raise ServingError(Code(error.error_code), error.message) from error
+
+    # A class, not a generator, which costs every model call a microsecond more.
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        """Nothing needs preparing."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Turn TensorFlow's errors into ours."""
+        if isinstance(error, tf.errors.OpError):
+            raise ServingError(Code(error.error_code), error.message) from error

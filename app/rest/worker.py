@@ -39,8 +39,8 @@ class Serving(Protocol):
 
     rest: Any
 
-    def start(self) -> None:
-        """Load, then answer gRPC; raises ServingError."""
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Load, then answer gRPC, perhaps on `loop`; raises ServingError."""
 
     def drain(self, deadline: float) -> None:
         """Let gRPC calls finish until `deadline`."""
@@ -82,14 +82,14 @@ class Worker(UvicornWorker):  # type: ignore[misc] # its package has no types
         logging.shutdown()
         os._exit(0)
 
-    def _start(self) -> Serving:
+    def _start(self, loop: asyncio.AbstractEventLoop) -> Serving:
         server: Serving = self.app.make_server(self.app.options)
-        server.start()
+        server.start(loop)
         return server
 
     async def _started_server(self, stop: asyncio.Event) -> Serving | None:
         """A server whose model is loaded; None if a signal came first."""
-        starting = asyncio.create_task(asyncio.to_thread(self._start))
+        starting = asyncio.create_task(asyncio.to_thread(self._start, asyncio.get_running_loop()))
         stopping = asyncio.create_task(stop.wait())
         while not starting.done():
             if stop.is_set() or self.is_orphan():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import collections
+import contextlib
 import logging
-import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import Any
 
@@ -16,15 +17,15 @@ from google.protobuf.message import DecodeError
 
 from app.errors import Code, ServingError
 from app.options import Options
-from app.rpc.methods import AnyMethod, Call, DialogueMethod, Method, PushMethod, wire_message
+from app.rpc.channel_arguments import channel_arguments
+from app.rpc.grpcio_streams import answers_of
+from app.rpc.methods import Call, DialogueMethod, Method, PushMethod, StreamMethod, Table, wire_message
 
 logger = logging.getLogger(__name__)
 
-_DIGITS = re.compile(r"[+-]?[0-9]{1,10}")
 # grpcio gives a call without a deadline one in the far future. Of real ones, TensorFlow Serving takes
 # no more milliseconds than an int32 holds.
 _NO_DEADLINE_SECONDS = (2**31 - 1) / 1000
-_LARGEST_MESSAGE = 2**31 - 1
 # Dialogues hold a thread each for as long as their client likes. Those that come later wait.
 _DIALOGUE_THREADS = 4
 # A client that does not read blocks the one that sends to it.
@@ -35,22 +36,26 @@ _STATUS_CODES = {status.value[0]: status for status in grpc.StatusCode}
 class GrpcServer:
     """Listens from `start` to `stop`."""
 
-    def __init__(self, methods: Mapping[str, AnyMethod], options: Options) -> None:
+    def __init__(self, methods: Table, options: Options) -> None:
         """Prepare a server; nothing is bound yet."""
         self._options = options
         self._handler = _TableHandler(methods)
         self._server = grpc.server(
             futures.ThreadPoolExecutor(options.grpc_max_threads, thread_name_prefix="ferry-grpc"),
             handlers=[self._handler],
-            options=_server_options(options),
+            options=list(channel_arguments(options.grpc_channel_arguments).items()),
         )
 
-    def start(self) -> None:
+    def start(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         """Bind, listen and serve.
+
+        Args:
+            loop: of the process; grpcio does without it.
 
         Raises:
             ServingError: UNAVAILABLE if an address cannot be bound.
         """
+        del loop
         if self._options.port:
             self._add(f"0.0.0.0:{self._options.port}")
         if self._options.grpc_socket_path:
@@ -87,7 +92,7 @@ class GrpcServer:
 class _TableHandler(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in its stubs only
     """Looks calls up in the table; what is not there is UNIMPLEMENTED, without a text."""
 
-    def __init__(self, methods: Mapping[str, AnyMethod]) -> None:
+    def __init__(self, methods: Table) -> None:
         self._dialogues: set[Any] = set()  # the contexts of those that are open
         quick = futures.ThreadPoolExecutor(1, thread_name_prefix="ferry-grpc-quick")
         talking = futures.ThreadPoolExecutor(_DIALOGUE_THREADS, thread_name_prefix="ferry-grpc-talk")
@@ -106,6 +111,10 @@ class _TableHandler(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
                 push.experimental_thread_pool = quick
                 handler = grpc.unary_stream_rpc_method_handler(
                     push, request_deserializer=method.request.FromString, response_serializer=_serialize
+                )
+            elif isinstance(method, StreamMethod):
+                handler = grpc.stream_stream_rpc_method_handler(
+                    _stream(path, method), method.request.FromString, _serialize
                 )
             else:
                 talk = _talk(method, self._dialogues)
@@ -137,27 +146,45 @@ def _behaviour(path: str, method: Method) -> Any:
     parse, handle, traffic = method.request.FromString, method.handle, method.traffic
 
     def call(data: bytes, context: Any) -> bytes | None:
-        remaining = context.time_remaining()
-        set_by_client = remaining is not None and remaining < _NO_DEADLINE_SECONDS
-        deadline = time.monotonic() + remaining if set_by_client else None
         sent = 0
         traffic.begin()
         try:
-            answer = bytes(handle(parse(data), Call(deadline)).SerializeToString())
-            sent = len(answer)
-            return answer
-        except ServingError as error:
-            context.abort(_STATUS_CODES[int(error.code)], wire_message(error))
-        except DecodeError:
-            context.abort(grpc.StatusCode.INTERNAL, "Exception deserializing request!")
-        except Exception as error:
-            logger.exception("%s failed unexpectedly", path)
-            context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
+            with _errors_told(path, context):
+                answer = bytes(handle(parse(data), _call(context)).SerializeToString())
+                sent = len(answer)
+                return answer
         finally:
             traffic.end(len(data), sent)
         return None
 
     return call
+
+
+def _stream(path: str, method: StreamMethod) -> Any:
+    def call(requests: Any, context: Any) -> Any:
+        with _errors_told(path, context):
+            yield from answers_of(method, requests, context, _call(context))
+
+    return call
+
+
+def _call(context: Any) -> Call:
+    remaining = context.time_remaining()
+    set_by_client = remaining is not None and remaining < _NO_DEADLINE_SECONDS
+    return Call(time.monotonic() + remaining if set_by_client else None)
+
+
+@contextlib.contextmanager
+def _errors_told(path: str, context: Any) -> Iterator[None]:
+    try:
+        yield
+    except ServingError as error:
+        context.abort(_STATUS_CODES[int(error.code)], wire_message(error))
+    except DecodeError:
+        context.abort(grpc.StatusCode.INTERNAL, "Exception deserializing request!")
+    except Exception as error:
+        logger.exception("%s failed unexpectedly", path)
+        context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
 
 
 def _push(method: PushMethod, threads: futures.Executor) -> Any:
@@ -209,15 +236,3 @@ def _talk(method: DialogueMethod, open_dialogues: set[Any]) -> Any:
             open_dialogues.discard(context)
 
     return call
-
-
-def _server_options(options: Options) -> list[tuple[str, int | str]]:
-    arguments: dict[str, int | str] = {
-        "grpc.max_receive_message_length": _LARGEST_MESSAGE,
-        "grpc.max_send_message_length": -1,
-    }
-    for item in filter(None, options.grpc_channel_arguments.split(",")):
-        key, _, value = item.partition("=")
-        is_int32 = _DIGITS.fullmatch(value) and -(1 << 31) <= int(value) < 1 << 31
-        arguments[key] = int(value) if is_int32 else value
-    return list(arguments.items())

@@ -7,7 +7,7 @@ and sends what comes back, or the `ServingError` that was raised.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -60,12 +60,14 @@ class Method:
         handle: message and call to answer; raises ServingError.
         traffic: where a transport counts calls and bytes.
         quick: takes microseconds, and has to be answered even while models take every thread.
+        blocks: whether it waits for other things than the model that it runs, and so needs a thread.
     """
 
     request: type[Any]
     handle: Callable[[Any, Call], Any]
     traffic: Traffic = field(default_factory=Traffic)
     quick: bool = False
+    blocks: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,22 @@ class DialogueMethod:
     answer: Callable[[Any], Any]
 
 
-AnyMethod = Method | PushMethod | DialogueMethod
+@dataclass(frozen=True)
+class StreamMethod:
+    """A method with any number of requests and answers.
+
+    Attributes:
+        request: the message class to decode with.
+        handle: requests and call to answers, on an event loop; raises ServingError. It is cancelled when
+            the client is gone.
+    """
+
+    request: type[Any]
+    handle: Callable[[AsyncIterator[Any], Call], AsyncIterator[Any]]
+
+
+AnyMethod = Method | PushMethod | DialogueMethod | StreamMethod
+Table = Mapping[str, AnyMethod]
 
 
 def method_table(
@@ -140,6 +157,7 @@ def method_table(
         model + "HandleReloadConfigRequest": Method(
             model_management_pb2.ReloadConfigRequest,
             partial(_reload, apply_models, metrics.registry.first_value),
+            blocks=True,
         ),
         model + "GetModelStatus": Method(get_model_status_pb2.GetModelStatusRequest, partial(_status, board)),
     }
@@ -230,8 +248,8 @@ def _predict(registry: Registry, options: Options, request: Any, call: Call, clo
         response.model_spec.signature_name = spec.signature_name or DEFAULT_SIGNATURE
         as_content = options.enable_serialization_as_tensor_content
         for alias, value in outputs.items():
-            proto = from_array(value, signature.outputs[alias].dtype, as_content=as_content)
-            response.outputs[alias].CopyFrom(proto)
+            dtype = signature.outputs[alias].dtype
+            from_array(value, dtype, as_content=as_content, into=response.outputs[alias])
     return response
 
 

@@ -97,7 +97,7 @@ class Profiler:
         """The methods of the service, by path."""
         service = "/tensorflow.ProfilerService/"
         return {
-            service + "Profile": Method(ProfileRequest, self._profile),
+            service + "Profile": Method(ProfileRequest, self._profile, blocks=True),
             service + "Terminate": Method(TerminateRequest, self._terminate),
             service + "Monitor": Method(empty_pb2.Empty, _monitor),
         }

@@ -12,7 +12,7 @@ from typing import Any
 
 import grpc
 import pytest
-from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
+from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
 from tests.support.process import ServerProcess
 
@@ -40,9 +40,9 @@ def skip_without(*programs: str) -> None:
 # --- tensorflow-serving-api ---
 
 
-def test_the_stubs_of_tensorflow_serving_api(shared_server: ServerProcess) -> None:
-    request = shared_server.predict_request([1.0, 2.0, 5.0])
-    response = shared_server.prediction.Predict(request, timeout=ASK_SECONDS)
+def test_the_stubs_of_tensorflow_serving_api(grpc_server: ServerProcess) -> None:
+    request = grpc_server.predict_request([1.0, 2.0, 5.0])
+    response = grpc_server.prediction.Predict(request, timeout=ASK_SECONDS)
     assert list(response.outputs["y"].float_val) == [2.5, 3.0, 4.5]
     assert [dim.size for dim in response.outputs["y"].tensor_shape.dim] == [3]
     assert (response.model_spec.name, response.model_spec.version.value) == ("half_plus_two", 1)
@@ -50,7 +50,7 @@ def test_the_stubs_of_tensorflow_serving_api(shared_server: ServerProcess) -> No
 
     ask = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
     ask.model_spec.name = "half_plus_two"
-    metadata = shared_server.prediction.GetModelMetadata(ask, timeout=ASK_SECONDS)
+    metadata = grpc_server.prediction.GetModelMetadata(ask, timeout=ASK_SECONDS)
     signatures = get_model_metadata_pb2.SignatureDefMap()
     assert metadata.metadata["signature_def"].Unpack(signatures)
     signature = signatures.signature_def["serving_default"]
@@ -59,15 +59,15 @@ def test_the_stubs_of_tensorflow_serving_api(shared_server: ServerProcess) -> No
 
     state = get_model_status_pb2.GetModelStatusRequest()
     state.model_spec.name = "half_plus_two"
-    (status,) = shared_server.models.GetModelStatus(state, timeout=ASK_SECONDS).model_version_status
+    (status,) = grpc_server.models.GetModelStatus(state, timeout=ASK_SECONDS).model_version_status
     assert (status.version, status.state) == (1, get_model_status_pb2.ModelVersionStatus.AVAILABLE)
 
 
-def test_the_stubs_of_tensorflow_serving_api_raise_errors(shared_server: ServerProcess) -> None:
-    request = shared_server.predict_request([1.0])
+def test_the_stubs_of_tensorflow_serving_api_raise_errors(grpc_server: ServerProcess) -> None:
+    request = grpc_server.predict_request([1.0])
     request.model_spec.name = "absent"
     with pytest.raises(grpc.RpcError) as raised:
-        shared_server.prediction.Predict(request, timeout=ASK_SECONDS)
+        grpc_server.prediction.Predict(request, timeout=ASK_SECONDS)
     assert raised.value.code() is grpc.StatusCode.NOT_FOUND
     assert raised.value.details() == NOT_FOUND
 
@@ -150,8 +150,8 @@ def node_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def test_node_with_protos_loaded_at_run_time(shared_server: ServerProcess, node_client: Path) -> None:
-    address = f"127.0.0.1:{shared_server.grpc_port}"
+def test_node_with_protos_loaded_at_run_time(grpc_server: ServerProcess, node_client: Path) -> None:
+    address = f"127.0.0.1:{grpc_server.grpc_port}"
     answers = json.loads(output_of(["node", str(node_client / "predict.js"), address, "half_plus_two"]))
 
     for predicted in (answers["field"], answers["content"]):
@@ -206,8 +206,8 @@ def ovmsclient(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["grpc", "http"])
-def test_ovmsclient(shared_server: ServerProcess, ovmsclient: Path, kind: str) -> None:
-    port = shared_server.grpc_port if kind == "grpc" else shared_server.rest_port
+def test_ovmsclient(grpc_server: ServerProcess, ovmsclient: Path, kind: str) -> None:
+    port = grpc_server.grpc_port if kind == "grpc" else grpc_server.rest_port
     shown = output_of([str(ovmsclient), "-c", OVMSCLIENT, kind, f"localhost:{port}"])
     answers = json.loads(shown)
 
@@ -220,3 +220,49 @@ def test_ovmsclient(shared_server: ServerProcess, ovmsclient: Path, kind: str) -
     else:  # it knows another server's spelling of the keys only, and hands others' answers on
         signatures = answers["metadata"]["metadata"]["signature_def"]["signature_def"]
         assert signatures["serving_default"]["inputs"]["x"]["dtype"] == "DT_FLOAT"
+
+
+# --- HTTP/2 itself ---
+
+
+@pytest.fixture
+def predict_body(grpc_server: ServerProcess, tmp_path: Path) -> Path:
+    """A file with a gRPC message, as it stands in a stream."""
+    message = grpc_server.predict_request([1.0, 2.0, 5.0]).SerializeToString()
+    body = tmp_path / "body"
+    body.write_bytes(b"\0" + len(message).to_bytes(4, "big") + message)
+    return body
+
+
+PREDICT = "/tensorflow.serving.PredictionService/Predict"
+GRPC_HEADERS = ["--header", "content-type: application/grpc", "--header", "te: trailers"]
+
+
+def test_curl_with_prior_knowledge(grpc_server: ServerProcess, predict_body: Path, tmp_path: Path) -> None:
+    skip_without("curl")
+    answer, url = tmp_path / "answer", f"http://127.0.0.1:{grpc_server.grpc_port}{PREDICT}"
+    command = ["curl", "--silent", "--show-error", "--http2-prior-knowledge", "--dump-header", "-"]
+    shown = output_of([*command, *GRPC_HEADERS, "--data-binary", f"@{predict_body}", "-o", str(answer), url])
+    assert shown.startswith("HTTP/2 200")
+    assert "grpc-status: 0" in shown.splitlines()
+    received = answer.read_bytes()
+    response = predict_pb2.PredictResponse.FromString(received[5:])
+    assert list(response.outputs["y"].float_val) == [2.5, 3.0, 4.5]
+
+
+def test_nghttp(grpc_server: ServerProcess, predict_body: Path) -> None:
+    skip_without("nghttp")
+    url = f"http://127.0.0.1:{grpc_server.grpc_port}{PREDICT}"
+    shown = output_of(
+        ["nghttp", "--no-dep", "--verbose", "--null-out", *GRPC_HEADERS, "--data", str(predict_body), url]
+    )
+    assert "grpc-status: 0" in shown
+    assert "GOAWAY frame <" in shown
+
+
+def test_h2load(grpc_server: ServerProcess, predict_body: Path) -> None:
+    skip_without("h2load")
+    url = f"http://127.0.0.1:{grpc_server.grpc_port}{PREDICT}"
+    load = ["--clients=4", "--max-concurrent-streams=16", "--requests=2000"]
+    shown = output_of(["h2load", *load, *GRPC_HEADERS, f"--data={predict_body}", url])
+    assert "2000 succeeded, 0 failed, 0 errored, 0 timeout" in shown

@@ -29,6 +29,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
+from app.options import TRANSPORTS
 from tests.conformance import zoo
 from tests.support.process import ServerProcess, wait_until
 
@@ -101,9 +102,9 @@ class Golden(NamedTuple):
         return text.replace("ZOO", str(self.models))
 
 
-@pytest.fixture(scope="session")
-def golden(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Golden]:
-    """One server for all cases."""
+@pytest.fixture(scope="session", params=TRANSPORTS)
+def golden(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Golden]:
+    """One server for all cases over a transport."""
     directory = tmp_path_factory.mktemp("golden")
     models = directory / "models"
     zoo.build(models)
@@ -115,6 +116,7 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Golden]:
         f"--model_config_file={config}",
         "--allow_version_labels_for_unavailable_models=true",
         f"--monitoring_config_file={monitoring}",
+        f"--grpc_transport={request.param}",
     ]
     server = ServerProcess(models / "half_plus_two", directory / "server.log", flags=flags)
     try:
@@ -222,6 +224,7 @@ def labels_of(page: str) -> dict[str, list[str]]:
     return {name: re.findall(r'(\w+)="', labels) for name, labels in samples}
 
 
+@pytest.mark.parametrize("golden", TRANSPORTS[:1], indirect=True)
 @pytest.mark.parametrize("case", read_cases("rest"))
 def test_rest(golden: Golden, case: dict[str, Any]) -> None:
     request, expected = case["request"], case["expect"]

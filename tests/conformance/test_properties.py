@@ -27,6 +27,7 @@ from tensorflow_serving.apis import (
     predict_pb2,
 )
 
+from app.options import TRANSPORTS
 from tests.support import models
 from tests.support.models import tensorflow
 from tests.support.process import ServerProcess
@@ -155,13 +156,19 @@ def predict_request(name: str, array: Array, fill: Callable[[Any, str, Array], N
 
 # --- the server ---
 
+# What concerns REST alone is not asked twice.
+over_rest = pytest.mark.parametrize("server", TRANSPORTS[:1], indirect=True)
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+
+@pytest.fixture(scope="module", params=TRANSPORTS)
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
     """One server of the identity model, which has to outlive all that is sent to it."""
     directory = tmp_path_factory.mktemp("identity")
     models.save_identity(directory / "model" / "1")
-    process = ServerProcess(directory / "model", directory / "server.log", name=NAME)
+    flags = [f"--grpc_transport={request.param}"]
+    process = ServerProcess(directory / "model", directory / "server.log", name=NAME, flags=flags)
     try:
         yield process.wait_ready()
     finally:
@@ -275,6 +282,7 @@ def outer(array: Array) -> Array:
     return array.reshape(array.shape[: array.shape.index(0) + 1])
 
 
+@over_rest
 @pytest.mark.parametrize("name", JSON_DTYPES)
 def test_every_tensor_survives_rest(server: ServerProcess, name: str) -> None:
     rest = Rest(server)
@@ -297,6 +305,7 @@ def test_every_tensor_survives_rest(server: ServerProcess, name: str) -> None:
         rest.close()
 
 
+@over_rest
 @pytest.mark.parametrize("name", ["float32", "float64"])
 def test_numbers_that_are_not_finite_are_words_in_both_directions(server: ServerProcess, name: str) -> None:
     rest = Rest(server)
@@ -347,6 +356,7 @@ BODIES = [
 ]
 
 
+@over_rest
 @pytest.mark.parametrize("verb", ["predict", "classify", "regress"])
 def test_no_body_breaks_rest(rest: Rest, verb: str) -> None:
     @settings(max_examples=150)
@@ -366,6 +376,7 @@ def test_no_body_breaks_rest(rest: Rest, verb: str) -> None:
     survives()
 
 
+@over_rest
 def test_no_gzip_body_breaks_rest(rest: Rest) -> None:
     @settings(max_examples=100)
     @given(any_bytes([gzip.compress(body, mtime=0) for body in BODIES]))
@@ -421,6 +432,7 @@ def check_http(server: ServerProcess, data: bytes) -> None:
     assert all(status < 500 for status in statuses), answered
 
 
+@over_rest
 def test_no_bytes_break_the_rest_port(unharmed: ServerProcess, rest: Rest) -> None:
     @settings(max_examples=200)
     @given(any_bytes(HTTP_REQUESTS))
@@ -435,12 +447,14 @@ def test_no_bytes_break_the_rest_port(unharmed: ServerProcess, rest: Rest) -> No
     survives()
 
 
+@over_rest
 @pytest.mark.parametrize("line", ["GET /v1/models/id", "GET /v1/models/id HTTP/2.0"])
 def test_other_http_versions_are_no_mistake_of_the_server(server: ServerProcess, line: str) -> None:
     answered = exchange(server.rest_port, f"{line}\r\n\r\n".encode())
     assert not answered.startswith(b"HTTP/1.1 5")
 
 
+@over_rest
 def test_no_target_or_header_breaks_rest(unharmed: ServerProcess, rest: Rest) -> None:
     segment = st.sampled_from(
         [

@@ -15,6 +15,7 @@ import requests
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
+from app.options import TRANSPORTS
 from tests.conftest import StartServer
 from tests.e2e.test_process import NO_TIMEOUT, in_flight
 from tests.support import models
@@ -100,8 +101,12 @@ def test_probes_are_not_counted(start_server: StartServer, half_plus_two: Path) 
     assert "tensorflow_serving_request_count_total{" not in page
 
 
-def test_a_drain_is_told_to_probes_while_requests_finish(start_server: StartServer, busy: Path) -> None:
-    server = start_server(busy, flags=["--drain_seconds=120", NO_TIMEOUT]).wait_ready()
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_drain_is_told_to_probes_while_requests_finish(
+    start_server: StartServer, busy: Path, transport: str
+) -> None:
+    flags = ["--drain_seconds=120", NO_TIMEOUT, f"--grpc_transport={transport}"]
+    server = start_server(busy, flags=flags).wait_ready()
     told = watch(server)
     assert told.get(timeout=60) == SERVING
     # Connections that were made before the drain; each answer in it ends its connection.

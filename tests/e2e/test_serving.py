@@ -112,17 +112,17 @@ def test_a_head_request_has_no_body(shared_server: ServerProcess) -> None:
     assert (answer.status_code, answer.content) == (400, b"")
 
 
-def test_grpc_predicts(shared_server: ServerProcess) -> None:
-    response = shared_server.prediction.Predict(shared_server.predict_request([1.0, 2.0, 5.0]), timeout=30)
+def test_grpc_predicts(grpc_server: ServerProcess) -> None:
+    response = grpc_server.prediction.Predict(grpc_server.predict_request([1.0, 2.0, 5.0]), timeout=30)
     assert list(response.outputs["y"].float_val) == [2.5, 3.0, 4.5]
     assert response.model_spec.version.value == 1
     assert response.model_spec.signature_name == "serving_default"
 
 
-def test_grpc_metadata_and_status(shared_server: ServerProcess) -> None:
+def test_grpc_metadata_and_status(grpc_server: ServerProcess) -> None:
     request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
     request.model_spec.name = "half_plus_two"
-    packed: any_pb2.Any = shared_server.prediction.GetModelMetadata(request, timeout=30).metadata[
+    packed: any_pb2.Any = grpc_server.prediction.GetModelMetadata(request, timeout=30).metadata[
         "signature_def"
     ]
     signatures = get_model_metadata_pb2.SignatureDefMap()
@@ -130,28 +130,28 @@ def test_grpc_metadata_and_status(shared_server: ServerProcess) -> None:
     assert "serving_default" in signatures.signature_def
     status_request = get_model_status_pb2.GetModelStatusRequest()
     status_request.model_spec.name = "half_plus_two"
-    (status,) = shared_server.models.GetModelStatus(status_request, timeout=30).model_version_status
+    (status,) = grpc_server.models.GetModelStatus(status_request, timeout=30).model_version_status
     assert (status.version, status.state) == (1, get_model_status_pb2.ModelVersionStatus.AVAILABLE)
 
 
-def test_grpc_errors_carry_code_and_text(shared_server: ServerProcess) -> None:
-    request = shared_server.predict_request([1.0])
+def test_grpc_errors_carry_code_and_text(grpc_server: ServerProcess) -> None:
+    request = grpc_server.predict_request([1.0])
     request.model_spec.name = "nope"
     with pytest.raises(grpc.RpcError) as raised:
-        shared_server.prediction.Predict(request, timeout=30)
+        grpc_server.prediction.Predict(request, timeout=30)
     assert raised.value.code() is grpc.StatusCode.NOT_FOUND
     assert raised.value.details() == "Servable not found for request: Latest(nope)"
 
 
-def test_grpc_takes_and_gives_large_messages(shared_server: ServerProcess) -> None:
+def test_grpc_takes_and_gives_large_messages(grpc_server: ServerProcess) -> None:
     values = np.arange(25_000_000, dtype=np.float32)
-    request = shared_server.predict_request([])
+    request = grpc_server.predict_request([])
     tensor = request.inputs["x"]
     tensor.tensor_shape.dim[0].size = len(values)
     tensor.tensor_content = values.tobytes()
     assert request.ByteSize() > 100_000_000
     options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-    with grpc.insecure_channel(f"127.0.0.1:{shared_server.grpc_port}", options=options) as channel:
+    with grpc.insecure_channel(f"127.0.0.1:{grpc_server.grpc_port}", options=options) as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         answer = stub.Predict(request, timeout=120)
     np.testing.assert_array_equal(np.array(answer.outputs["y"].float_val, np.float32), values / 2 + 2)

@@ -18,6 +18,7 @@ from app.lifecycle.states import State, StateBoard, VersionStatus
 from app.options import Options
 from app.rpc.grpcio_transport import GrpcServer
 from app.rpc.health import health_methods
+from app.rpc.http2.transport import Http2Server
 from app.rpc.methods import AnyMethod, Call, Method
 from tests.support.process import free_port, wait_until
 
@@ -29,15 +30,15 @@ BLOCK = "/test.Service/Block"
 class Server:
     """A gRPC server with the health service and a method that takes a thread for as long as wanted."""
 
-    def __init__(self) -> None:
+    def __init__(self, transport: type[GrpcServer] | type[Http2Server]) -> None:
         self.board = StateBoard()
         self.readiness = Readiness(lambda: {"m": ModelConfig("m", "/m")}, self.board)
         self.readiness.start()
         self.entered, self.release = threading.Semaphore(0), threading.Event()
-        methods: dict[str, AnyMethod] = {BLOCK: Method(empty_pb2.Empty, self._block)}
+        methods: dict[str, AnyMethod] = {BLOCK: Method(empty_pb2.Empty, self._block, blocks=True)}
         methods |= health_methods(self.readiness, [FULL])
         port = free_port()
-        self.grpc = GrpcServer(methods, Options(port=port, grpc_max_threads=1))
+        self.grpc = transport(methods, Options(port=port, grpc_max_threads=1))
         self.grpc.start()
         self.channel = grpc.insecure_channel(f"127.0.0.1:{port}")
         self.stub: Any = health_pb2_grpc.HealthStub(self.channel)
@@ -82,9 +83,9 @@ class Server:
         self.readiness.stop()
 
 
-@pytest.fixture
-def server() -> Iterator[Server]:
-    server = Server()
+@pytest.fixture(params=[GrpcServer, Http2Server])
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    server = Server(request.param)
     yield server
     server.close()
 

@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from app.options import Options
 from app.rpc import profiler
 from app.rpc.grpcio_transport import GrpcServer
+from app.rpc.http2.transport import Http2Server
 from app.rpc.reflection import SERVICES, reflection_methods
 from tests.support.process import free_port
 
@@ -23,15 +24,16 @@ SERVED = (
     "tensorflow.serving.ModelService",
     "tensorflow.serving.PredictionService",
 )
+Served = tuple[GrpcServer | Http2Server, grpc.Channel]
 Request = reflection_pb2.ServerReflectionRequest
 
 
-@pytest.fixture
-def server() -> Iterator[tuple[GrpcServer, grpc.Channel]]:
+@pytest.fixture(params=[GrpcServer, Http2Server])
+def server(request: pytest.FixtureRequest) -> Iterator[Served]:
     import grpc_health.v1.health_pb2  # noqa: F401 - as the server does
 
     port = free_port()
-    server = GrpcServer(reflection_methods(SERVED, [profiler.descriptor()]), Options(port=port))
+    server = request.param(reflection_methods(SERVED, [profiler.descriptor()]), Options(port=port))
     server.start()
     channel = grpc.insecure_channel(f"127.0.0.1:{port}")
     yield server, channel
@@ -48,18 +50,14 @@ def talk(channel: grpc.Channel, service: str, requests: Any) -> Any:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_every_service_is_listed_in_both_versions(
-    server: tuple[GrpcServer, grpc.Channel], service: str
-) -> None:
+def test_every_service_is_listed_in_both_versions(server: Served, service: str) -> None:
     (answer,) = talk(server[1], service, iter([Request(list_services="")]))
     names = [found.name for found in answer.list_services_response.service]
     assert names == sorted([*SERVED, *SERVICES])
 
 
 @pytest.mark.parametrize("service", [*SERVED, *SERVICES])
-def test_a_client_can_build_every_service_from_what_it_is_told(
-    server: tuple[GrpcServer, grpc.Channel], service: str
-) -> None:
+def test_a_client_can_build_every_service_from_what_it_is_told(server: Served, service: str) -> None:
     pool = DescriptorPool(ProtoReflectionDescriptorDatabase(server[1]))  # type: ignore[no-untyped-call,arg-type,unused-ignore]
     found: Any = pool.FindServiceByName(service)
     assert found.methods
@@ -71,7 +69,7 @@ def test_a_client_can_build_every_service_from_what_it_is_told(
 
 
 def test_one_stream_answers_many_questions_and_unknown_names(
-    server: tuple[GrpcServer, grpc.Channel],
+    server: Served,
 ) -> None:
     requests = [
         Request(file_containing_symbol="tensorflow.serving.PredictRequest"),
@@ -90,7 +88,9 @@ def test_one_stream_answers_many_questions_and_unknown_names(
     assert fourth.file_descriptor_response.file_descriptor_proto
 
 
-def test_an_open_stream_does_not_hold_up_the_stop(server: tuple[GrpcServer, grpc.Channel]) -> None:
+def test_an_open_stream_does_not_hold_up_the_stop(
+    server: Served,
+) -> None:
     done = threading.Event()
 
     def requests() -> Iterator[Any]:

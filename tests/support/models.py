@@ -47,6 +47,17 @@ def save_half_plus(path: Path, constant: float = 2.0) -> Path:
     return save(module, path, module.function)
 
 
+def save_first_pixel(path: Path) -> Path:
+    """y = x[:, 0, 0, 0] / 2 + 2; x is float [None, 224, 224, 3]: much to receive, nothing to compute."""
+    tf = tensorflow()
+    module = tf.Module()
+    module.function = tf.function(
+        lambda x: {"y": x[:, 0, 0, 0] * 0.5 + 2.0},
+        input_signature=[tf.TensorSpec([None, 224, 224, 3], tf.float32, name="x")],
+    )
+    return save(module, path, module.function)
+
+
 def save_large(path: Path, megabytes: int) -> Path:
     """y = x + w[0], where the variable w holds `megabytes` of random float32; x is float [None]."""
     tf = tensorflow()

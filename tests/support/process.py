@@ -67,6 +67,9 @@ class ServerProcess:
         self.rest = f"http://127.0.0.1:{self.rest_port}"
         self._log = log
         self._channel: grpc.Channel | None = None
+        # To run whole suites over another transport than the default.
+        if transport := os.environ.get("FERRY_TEST_GRPC_TRANSPORT"):
+            flags = [f"--grpc_transport={transport}", *flags]
         ports = [f"--port={self.grpc_port}", f"--rest_api_port={self.rest_port}"]
         model = [f"--model_name={name}", f"--model_base_path={base_path}"]
         with log.open("wb") as stream:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import asyncio
 import logging
+import queue
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,8 @@ from google.protobuf import wrappers_pb2
 from app.errors import Code, ServingError
 from app.options import Options
 from app.rpc.grpcio_transport import GrpcServer, Outbox
-from app.rpc.methods import Call, Method, method_table
+from app.rpc.http2.transport import Http2Server
+from app.rpc.methods import Call, Method, StreamMethod, method_table
 from tests.rpc.conftest import Served, refuse
 from tests.rpc.test_methods import HALF, PREDICT, X
 from tests.support.process import accepts, free_port, wait_until
@@ -37,7 +40,7 @@ class Service:
         self.calls: list[Call] = []
         self.entered = threading.Semaphore(0)
         self.release = threading.Event()
-        self.table: Mapping[str, Method] = {
+        self.table: Mapping[str, Method | StreamMethod] = {
             ECHO: Method(Text, self._echo),
             FAIL: Method(Text, self._fail),
             CRASH: Method(Text, self._crash),
@@ -64,7 +67,8 @@ class Service:
         return request
 
 
-Start = Callable[..., tuple[GrpcServer, grpc.Channel]]
+Start = Callable[..., tuple[GrpcServer | Http2Server, grpc.Channel]]
+Transport = type[GrpcServer] | type[Http2Server]
 
 
 @pytest.fixture
@@ -74,15 +78,24 @@ def service() -> Iterator[Service]:
     service.release.set()
 
 
+@pytest.fixture(params=[GrpcServer, Http2Server], ids=["grpcio", "http2"])
+def transport(request: pytest.FixtureRequest) -> Transport:
+    """Each test is about both."""
+    chosen: Transport = request.param
+    return chosen
+
+
 @pytest.fixture
-def start(service: Service) -> Iterator[Start]:
+def start(service: Service, transport: Transport) -> Iterator[Start]:
     """Starts a server with the given options; the server and a channel to it."""
-    servers: list[GrpcServer] = []
+    servers: list[GrpcServer | Http2Server] = []
     channels: list[grpc.Channel] = []
 
-    def begin(table: Mapping[str, Method] = service.table, **options: Any) -> tuple[GrpcServer, grpc.Channel]:
+    def begin(
+        table: Mapping[str, Method | StreamMethod] = service.table, **options: Any
+    ) -> tuple[GrpcServer | Http2Server, grpc.Channel]:
         options = {"port": free_port(), "grpc_max_threads": 4, **options}
-        server = GrpcServer(table, Options(**options))
+        server = transport(table, Options(**options))
         server.start()
         servers.append(server)
         port, path = options["port"], options.get("grpc_socket_path")
@@ -230,24 +243,24 @@ def test_channel_arguments_that_are_no_int32_are_text(start: Start, value: str) 
     assert method(channel, ECHO)(Text(value="hello"), timeout=30).value == "hello"
 
 
-def test_nothing_listens_before_the_start(service: Service) -> None:
+def test_nothing_listens_before_the_start(service: Service, transport: Transport) -> None:
     port = free_port()
-    GrpcServer(service.table, Options(port=port)).stop(0)
+    transport(service.table, Options(port=port)).stop(0)
     assert not accepts(port)
 
 
-def test_a_port_in_use_is_told(service: Service) -> None:
+def test_a_port_in_use_is_told(service: Service, transport: Transport) -> None:
     with socket.create_server(("0.0.0.0", 0)) as other:
         port = other.getsockname()[1]
-        server = GrpcServer(service.table, Options(port=port))
+        server = transport(service.table, Options(port=port))
         with pytest.raises(ServingError) as raised:
             server.start()
     assert str(raised.value) == (f"UNAVAILABLE: Cannot listen for gRPC on 0.0.0.0:{port}: address in use.")
 
 
-def test_a_socket_path_that_cannot_be_is_told(service: Service, tmp_path: Path) -> None:
+def test_a_socket_path_that_cannot_be_is_told(service: Service, transport: Transport, tmp_path: Path) -> None:
     path = tmp_path / "nowhere" / "grpc.sock"
-    server = GrpcServer(service.table, Options(port=0, grpc_socket_path=str(path)))
+    server = transport(service.table, Options(port=0, grpc_socket_path=str(path)))
     with pytest.raises(ServingError) as raised:
         server.start()
     assert raised.value.code is Code.UNAVAILABLE
@@ -328,3 +341,122 @@ def test_the_real_table_over_a_real_port(start: Start, served: Served) -> None:
     assert error.code() is grpc.StatusCode.NOT_FOUND
     assert error.details() == "Servable not found for request: Latest(nope)"
     assert failure(channel, PREDICT)[1] == "Missing ModelSpec"
+
+
+# --- streams ---
+
+PARROT = "/test.Service/Parrot"
+
+
+class Parrot:
+    """A method that repeats what it hears, until it is told to do something else."""
+
+    def __init__(self) -> None:
+        self.ended = threading.Semaphore(0)
+        self.table: Mapping[str, Method | StreamMethod] = {PARROT: StreamMethod(Text, self._answer)}
+
+    async def _answer(self, requests: AsyncIterator[Any], call: Call) -> AsyncIterator[Any]:
+        try:
+            async for request in requests:
+                word, _, rest = request.value.partition(" ")
+                if word == "FAIL":
+                    raise ServingError(Code.NOT_FOUND, rest)
+                if word == "CRASH":
+                    raise KeyError(rest)
+                if word == "DEADLINE":
+                    yield Text(value="none" if call.deadline is None else "some")
+                elif word == "WAIT":
+                    await asyncio.sleep(3600)
+                else:
+                    for _ in range(int(rest or 1)):
+                        yield Text(value=word)
+        finally:
+            self.ended.release()
+
+
+def parrot_call(channel: grpc.Channel, texts: Iterable[str], timeout: float | None = 60) -> Any:
+    call = channel.stream_stream(
+        PARROT, request_serializer=Text.SerializeToString, response_deserializer=Text.FromString
+    )
+    return call((Text(value=text) for text in texts), timeout=timeout)
+
+
+def stream_failure(call: Any) -> tuple[str, str]:
+    with pytest.raises(grpc.RpcError) as raised:
+        list(call)
+    error: Any = raised.value
+    return error.code().name, error.details()
+
+
+@pytest.mark.parametrize("texts", [[], ["a"], ["a", "b 3", "c"], ["a 0"], ["word 2000"]])
+def test_a_stream_of_answers_to_a_stream_of_requests(start: Start, texts: list[str]) -> None:
+    parrot = Parrot()
+    _, channel = start(parrot.table)
+    expected = [word for text in texts for word, _, n in [text.partition(" ")] for _ in range(int(n or 1))]
+    assert [answer.value for answer in parrot_call(channel, texts)] == expected
+
+
+def test_one_request_and_many_answers(start: Start) -> None:
+    _, channel = start(Parrot().table)
+    call = channel.unary_stream(
+        PARROT, request_serializer=Text.SerializeToString, response_deserializer=Text.FromString
+    )
+    assert [answer.value for answer in call(Text(value="a 3"), timeout=60)] == ["a"] * 3
+
+
+def test_an_answer_arrives_before_the_next_request_is_sent(start: Start) -> None:
+    _, channel = start(Parrot().table)
+    requests: queue.Queue[str | None] = queue.Queue()
+    call = parrot_call(channel, iter(requests.get, None))
+    for text in ("a", "b", "c"):
+        requests.put(text)
+        assert next(call).value == text
+    requests.put(None)
+    assert list(call) == []
+
+
+def test_large_messages_in_streams(start: Start) -> None:
+    _, channel = start(Parrot().table)
+    text = "x" * (3 << 20)
+    answers = [answer.value for answer in parrot_call(channel, [text + " 4", "a", text])]
+    assert answers == [*[text] * 4, "a", text]
+
+
+@pytest.mark.parametrize("before", [[], ["a", "b 2"]])
+def test_a_stream_ends_with_an_error(
+    start: Start, before: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    _, channel = start(Parrot().table)
+    assert stream_failure(parrot_call(channel, [*before, "FAIL why \u00fc"])) == ("NOT_FOUND", "why \u00fc")
+    assert stream_failure(parrot_call(channel, [*before, "CRASH why"])) == ("INTERNAL", "KeyError: 'why'")
+    assert [record.levelno for record in caplog.records if record.name.startswith("app.")] == [logging.ERROR]
+
+
+def test_a_stream_knows_its_deadline_and_ends_there(start: Start) -> None:
+    parrot = Parrot()
+    _, channel = start(parrot.table)
+    assert [answer.value for answer in parrot_call(channel, ["DEADLINE"])] == ["some"]
+    assert [answer.value for answer in parrot_call(channel, ["DEADLINE"], timeout=None)] == ["none"]
+    assert parrot.ended.acquire(timeout=30)
+    assert parrot.ended.acquire(timeout=30)
+    assert stream_failure(parrot_call(channel, ["WAIT"], timeout=0.2))[0] == "DEADLINE_EXCEEDED"
+    assert parrot.ended.acquire(timeout=30)
+
+
+def test_a_cancelled_stream_ends_its_method(start: Start) -> None:
+    parrot = Parrot()
+    _, channel = start(parrot.table)
+    call = parrot_call(channel, ["a", "WAIT"])
+    assert next(call).value == "a"
+    call.cancel()
+    assert parrot.ended.acquire(timeout=30)
+
+
+def test_stop_ends_a_stream(start: Start) -> None:
+    parrot = Parrot()
+    server, channel = start(parrot.table)
+    call = parrot_call(channel, ["a", "WAIT"])
+    assert next(call).value == "a"
+    server.stop(0.1)
+    assert stream_failure(call)[0] in ("UNAVAILABLE", "CANCELLED")
+    assert parrot.ended.acquire(timeout=30)

@@ -1,0 +1,328 @@
+"""One HTTP/2 connection of a server, without input or output: bytes in, calls and frames out."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+from app.rpc.http2 import frames
+from app.rpc.http2.blocks import BlockReader
+from app.rpc.http2.control import WASTE, Control
+from app.rpc.http2.frames import ErrorCode, FrameParser, Http2ConnectionError, Http2StreamError
+from app.rpc.http2.headers import LARGEST_BLOCK, LARGEST_LIST, HeaderReader
+from app.rpc.http2.limits import Limits, Patience
+from app.rpc.http2.outbox import Outbox
+from app.rpc.http2.streams import Calls, Stream
+
+# Numbers of streams that were reset here: what was under way to them is no mistake of the client.
+_RESETS_KEPT = 256
+_DRAIN_PING = b"draining"
+_ALIVE_PING = b"alive?  "
+
+
+class Connection:
+    """The server's side of a connection.
+
+    Attributes:
+        outbox: what has to be sent.
+        streams: those in use, by number.
+        over: whether nothing more is read: the connection is to be closed once all is sent.
+        fault: what the client did, if that is why it is over.
+        heard: when something last came, on `time.monotonic`.
+        draining: since when the client is told to go; None if it is not.
+    """
+
+    def __init__(
+        self,
+        make_calls: Callable[[Connection], Calls],
+        limits: Limits,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Put the server's settings into the outbox; `make_calls` makes what the streams are told to."""
+        self.outbox = Outbox(self._finished)
+        self.streams: dict[int, Stream] = {}
+        self.over = False
+        self.fault: Http2ConnectionError | None = None
+        self.draining: float | None = None
+        self._now = now
+        self.heard = now()
+        self._limits = limits
+        self._calls = make_calls(self)
+        self._control = Control(self.outbox, limits)
+        self._preface = frames.PREFACE
+        self._parser = FrameParser(limits.max_frame, LARGEST_BLOCK)
+        self._headers = HeaderReader()
+        self._blocks = BlockReader()
+        self._last = 0
+        self._refuse_above = frames.LARGEST_WINDOW
+        self._reset: deque[int] = deque(maxlen=_RESETS_KEPT)
+        self._window = limits.connection_window
+        self._taken = 0
+        self._resets = Patience(*WASTE)
+        self.outbox.put(frames.settings(_announced(limits)))
+        self.outbox.put(frames.window_update(0, limits.connection_window - frames.DEFAULT_WINDOW))
+
+    @property
+    def settled(self) -> bool:
+        """Whether the client's settings came."""
+        return self._control.settled
+
+    # --- in ---
+
+    def receive(self, data: bytes) -> None:
+        """Take what the client sent, split in whatever way."""
+        if self.over:
+            return
+        self.heard = self._now()
+        try:
+            if self._preface:
+                data = self._after_preface(data)
+            for kind, flags, number, payload in self._parser.feed(data):
+                try:
+                    self._frame(kind, flags, number, payload)
+                except Http2StreamError as fault:
+                    self._control.waste(self.heard, "mistakes")
+                    self.reset(fault.stream, fault.code)
+                if self.over:
+                    return
+        except Http2ConnectionError as fault:
+            self.fail(fault)
+
+    def _after_preface(self, data: bytes) -> bytes:
+        size = min(len(data), len(self._preface))
+        if data[:size] != self._preface[:size]:
+            raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, "this is not HTTP/2")
+        self._preface = self._preface[size:]
+        return data[size:]
+
+    def _frame(self, kind: int, flags: int, number: int, payload: bytes | memoryview) -> None:
+        if self._blocks.within and kind != frames.CONTINUATION:
+            raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, "a header block is interrupted")
+        if kind == frames.DATA and self._control.settled:
+            self._on_data(flags, number, payload)
+        elif kind == frames.SETTINGS:
+            self._control.waste(self.heard, "settings")
+            self._control.settings(flags, number, payload, self.streams.values())
+        elif not self._control.settled:
+            raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, "the first frame is no SETTINGS")
+        elif kind in (frames.HEADERS, frames.CONTINUATION):
+            block = self._blocks.feed(kind, flags, number, payload)
+            if block is not None:
+                self._on_block(*block)
+        elif kind == frames.WINDOW_UPDATE:
+            self._on_window_update(number, payload)
+        elif kind == frames.RST_STREAM:
+            self._on_reset(number, payload)
+        elif kind == frames.PING:
+            self._control.ping(
+                flags,
+                number,
+                payload,
+                self.heard,
+                has_calls=bool(self.streams),
+                acknowledged=self._acknowledged,
+            )
+        else:
+            self._control.other(kind, number, payload, self.heard)
+
+    def _on_block(self, flags: int, number: int, block: bytes) -> None:
+        head = self._headers.read(block)  # first of all: every block counts for the table
+        ended = bool(flags & frames.END_STREAM)
+        stream = self.streams.get(number)
+        if stream is not None:
+            if not ended or stream.ended:
+                code = ErrorCode.STREAM_CLOSED if stream.ended else ErrorCode.PROTOCOL_ERROR
+                raise Http2StreamError(number, code)
+            stream.ended = True
+            self._calls.end(stream)
+            return
+        if number <= self._last:
+            if number in self._reset:
+                return
+            raise Http2ConnectionError(ErrorCode.STREAM_CLOSED, f"headers on stream {number}")
+        if number > self._refuse_above:
+            return
+        self._last = number
+        if not head.well_formed:
+            raise Http2StreamError(number, ErrorCode.PROTOCOL_ERROR)
+        if len(self.streams) >= self._limits.max_streams:
+            raise Http2StreamError(number, ErrorCode.REFUSED_STREAM)
+        stream = Stream(
+            number, head, window=self.outbox.initial_window, receive_window=self._limits.stream_window
+        )
+        stream.ended = ended
+        self.streams[number] = stream
+        self._calls.begin(stream)
+        if ended and not stream.done:
+            self._calls.end(stream)
+
+    def _on_data(self, flags: int, number: int, payload: bytes | memoryview) -> None:
+        ended = bool(flags & frames.END_STREAM)
+        stream = self._receiver(number, len(payload), ended=ended)
+        if stream is None:
+            return
+        stream.ended = ended
+        content = frames.unpadded(flags, payload) if flags & frames.PADDED else payload
+        if content:
+            self._calls.data(stream, content)
+        if ended:
+            if not stream.done:
+                self._calls.end(stream)
+        elif stream.hungry:
+            self.feed(stream)
+
+    def _receiver(self, number: int, size: int, *, ended: bool) -> Stream | None:
+        """The stream that data is for, if the windows allow it; None for one that was reset."""
+        self._taken += size
+        if self._taken > self._window:
+            raise Http2ConnectionError(ErrorCode.FLOW_CONTROL_ERROR, "more data than the connection's window")
+        if not size and not ended:
+            self._control.waste(self.heard, "empty frames")
+        self.replenish()
+        stream = self.streams.get(number)
+        if stream is None:
+            self._must_have_been(number)
+            if number in self._reset or number > self._refuse_above:
+                self._control.waste(self.heard, "frames of streams that were reset")
+                return None
+        if stream is None or stream.ended:
+            raise Http2StreamError(number, ErrorCode.STREAM_CLOSED)
+        stream.receive_window -= size
+        if stream.receive_window < 0:
+            raise Http2StreamError(number, ErrorCode.FLOW_CONTROL_ERROR)
+        return stream
+
+    def _on_reset(self, number: int, payload: bytes | memoryview) -> None:
+        if len(payload) != 4:
+            raise Http2ConnectionError(ErrorCode.FRAME_SIZE_ERROR, "a reset of another size")
+        if not self._resets.spend(self.heard):
+            raise Http2ConnectionError(ErrorCode.ENHANCE_YOUR_CALM, "too many resets")
+        stream = self.streams.get(number)
+        if stream is None:
+            self._must_have_been(number)
+        else:
+            self._forget(stream)
+            self._calls.gone(stream)
+
+    def _on_window_update(self, number: int, payload: bytes | memoryview) -> None:
+        if len(payload) != 4:
+            raise Http2ConnectionError(ErrorCode.FRAME_SIZE_ERROR, "a window update of another size")
+        increment = frames.word(payload) & frames.LARGEST_WINDOW
+        stream = self.streams.get(number)
+        if not number:
+            self.outbox.widen(increment)
+        elif stream is not None:
+            self.outbox.widen_stream(stream, increment)
+        else:
+            self._must_have_been(number)
+
+    def _must_have_been(self, number: int) -> None:
+        """Refuse what concerns a stream that was never begun."""
+        if not number % 2 or self._last < number <= self._refuse_above:
+            raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, f"stream {number} was never begun")
+
+    # --- windows of the client's data ---
+
+    def replenish(self) -> None:
+        """Let the client send more in all, unless it has enough to wait for."""
+        if self._taken * 2 >= self._window and not self.congested:
+            self.outbox.put(frames.window_update(0, self._taken))
+            self._taken = 0
+
+    def feed(self, stream: Stream) -> None:
+        """Let the client send more on a stream."""
+        missing = self._limits.stream_window - stream.receive_window
+        if missing * 2 >= self._limits.stream_window:
+            stream.receive_window += missing
+            self.outbox.put(frames.window_update(stream.id, missing))
+
+    @property
+    def output_full(self) -> bool:
+        """Whether so many answers wait that no more should be made."""
+        return self.outbox.waiting_bytes > self._limits.max_output
+
+    @property
+    def congested(self) -> bool:
+        """Whether so much waits, answers or requests, that the client should send no more."""
+        return self.output_full or self._calls.held_bytes > self._limits.max_output
+
+    # --- out ---
+
+    def reset(self, number: int, code: ErrorCode) -> None:
+        """End a stream with an error; its call, if there is one, is told."""
+        self.outbox.put(frames.rst_stream(number, code))
+        self._reset.append(number)
+        stream = self.streams.get(number)
+        if stream is not None:
+            self._forget(stream)
+            self._calls.gone(stream)
+
+    def _finished(self, stream: Stream) -> None:
+        """The end of a stream is on its way."""
+        self._control.answered()
+        self._resets.regain()
+        if not stream.ended:  # the client need not send the rest
+            self.outbox.put(frames.rst_stream(stream.id, ErrorCode.NO_ERROR))
+            self._reset.append(stream.id)
+        self._forget(stream)
+
+    def _forget(self, stream: Stream) -> None:
+        del self.streams[stream.id]
+        self.outbox.drop(stream)
+        if not self.streams and self._refuse_above < frames.LARGEST_WINDOW:
+            self.over = True
+
+    def fail(self, fault: Http2ConnectionError) -> None:
+        """End the connection for what the client did."""
+        if not self.over:
+            self.fault = fault
+            self.outbox.put(frames.goaway(self._last, fault.code, fault.text))
+            self.abort()
+
+    def abort(self) -> None:
+        """End the connection and all calls on it."""
+        self.over = True
+        while self.streams:
+            stream = self.streams[next(iter(self.streams))]
+            self._forget(stream)
+            self._calls.gone(stream)
+
+    def drain(self) -> None:
+        """Tell the client to begin no new calls; those that are under way are still taken.
+
+        Once the client has seen it, which its answer to a ping shows, the last stream is told.
+        """
+        if self.draining is None and not self.over:
+            self.draining = self._now()
+            self.outbox.put(frames.goaway(frames.LARGEST_WINDOW, ErrorCode.NO_ERROR))
+            self.ping(_DRAIN_PING)
+
+    def leave(self) -> None:
+        """Take no call any more; the connection is over when the last one has its answer."""
+        if self._refuse_above == frames.LARGEST_WINDOW and not self.over:
+            self._refuse_above = self._last
+            self.outbox.put(frames.goaway(self._last, ErrorCode.NO_ERROR))
+            self.over = not self.streams
+
+    @property
+    def left(self) -> bool:
+        """Whether no call is taken any more."""
+        return self._refuse_above < frames.LARGEST_WINDOW
+
+    def ping(self, payload: bytes = _ALIVE_PING) -> None:
+        """Ask the client for a sign of life."""
+        self.outbox.put(frames.frame(frames.PING, 0, 0, payload))
+
+    def _acknowledged(self, payload: bytes) -> None:
+        if payload == _DRAIN_PING and self.draining is not None:
+            self.leave()
+
+
+def _announced(limits: Limits) -> dict[int, int]:
+    return {
+        frames.MAX_CONCURRENT_STREAMS: limits.max_streams,
+        frames.INITIAL_WINDOW_SIZE: limits.stream_window,
+        frames.MAX_FRAME_SIZE: limits.max_frame,
+        frames.MAX_HEADER_LIST_SIZE: LARGEST_LIST,
+    }

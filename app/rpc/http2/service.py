@@ -1,0 +1,97 @@
+"""What all connections share, and how a request's bytes become an answer's."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from app.errors import Code, ServingError
+from app.rpc.http2.headers import RequestHead
+from app.rpc.http2.limits import Limits
+from app.rpc.http2.messages import Message, decompressed
+from app.rpc.methods import Call, Method, StreamMethod
+from app.rpc.placement import Placement
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Service:
+    """What all connections share.
+
+    Attributes:
+        table: the methods.
+        limits: of each connection.
+        placement: where calls run.
+        threads: where calls run that do not run on the loop.
+        thread_count: how many those are.
+        loop: on which everything else happens.
+    """
+
+    table: Mapping[str, Method | StreamMethod]
+    limits: Limits
+    placement: Placement
+    threads: ThreadPoolExecutor
+    thread_count: int
+    loop: asyncio.AbstractEventLoop
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a call ended.
+
+    Attributes:
+        answer: the serialized message, or the error.
+        seconds: that it took.
+        cpu_seconds: of its thread's time.
+    """
+
+    answer: bytes | ServingError
+    seconds: float
+    cpu_seconds: float
+
+
+def run_timed(head: RequestHead, method: Method, message: Message, limit: int, call: Call) -> Outcome:
+    """Decode, handle, encode; whatever happens is an answer.
+
+    Args:
+        head: of the request.
+        method: that it calls.
+        message: of the request, perhaps compressed.
+        limit: of a message's size once it is not, in bytes; negative: none.
+        call: what the method is told of it.
+    """
+    start, cpu_start = time.perf_counter(), time.thread_time()
+    body, compressed = message
+    answer: bytes | ServingError
+    method.traffic.begin()
+    try:
+        body = decompressed(body, head.encoding, limit) if compressed else body
+        answer = method.handle(decode(method.request, body), call).SerializeToString()
+    except ServingError as error:
+        answer = error
+    except Exception as error:
+        answer = unexpected(head.path, error)
+    method.traffic.end(len(message[0]), 0 if isinstance(answer, ServingError) else len(answer))
+    return Outcome(answer, time.perf_counter() - start, time.thread_time() - cpu_start)
+
+
+def decode(kind: type[Any], message: bytes) -> Any:
+    """A request; ServingError, in grpcio's words, for bytes that are none."""
+    try:
+        return kind.FromString(message)
+    except DecodeError:
+        raise ServingError(Code.INTERNAL, "Exception deserializing request!") from None
+
+
+def unexpected(path: str, error: Exception) -> ServingError:
+    """The answer to what a method must not raise, which is logged."""
+    logger.error("%s failed unexpectedly", path, exc_info=error)
+    return ServingError(Code.INTERNAL, f"{type(error).__name__}: {error}")
