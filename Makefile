@@ -13,9 +13,10 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 SAMPLES := half_plus_two image_classifier text_classifier
+BENCH_SAMPLES := resnet50 bert_small
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' app/__init__.py)
 
-.PHONY: serve test test-container lint lock image compose-single compose-single-down samples bench clean help
+.PHONY: serve test test-container lint lock image compose-single compose-single-down samples bench bench-models clean help
 .DEFAULT_GOAL := help
 
 serve: samples ## serve models-sample/half_plus_two: gRPC on 8500, REST on 8501 (GRPC_PORT=, REST_PORT=)
@@ -48,6 +49,10 @@ bench: samples ## measure what requests, versions and swaps cost, as ratios with
 	$(RUN) bench/run.py
 	$(RUN) bench/lifecycle.py
 
+bench-models: samples ## measure what making models fast at load gains and costs (MODELS=name …)
+	@$(RUN) models-sample/build.py $(BENCH_SAMPLES)
+	$(RUN) bench/models.py $(MODELS)
+
 samples: $(READY) ## build the sample models that are missing
 	@$(RUN) models-sample/build.py $(SAMPLES)
 
@@ -68,7 +73,7 @@ lock: $(READY) ## pin the newest allowed versions of all dependencies (needs uv)
 
 clean: ## remove what was built: environment, sample models, caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	rm -rf $(addprefix models-sample/,$(SAMPLES)) models-sample/.building-*
+	rm -rf $(addprefix models-sample/,$(SAMPLES) $(BENCH_SAMPLES)) models-sample/.building-*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## say what there is

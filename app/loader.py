@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+
 from app.api.warmup import replay_warmup_file
 from app.engine import savedmodel
 from app.engine.model import Model
+from app.engine.optimise import Optimisation
 from app.engine.session_config import session_config
 from app.engine.warmup import warm_up_from_signatures
 from app.options import Options
 from app.telemetry.serving_metrics import ServingMetrics
+
+logger = logging.getLogger(__name__)
 
 
 class Loader:
@@ -23,6 +28,7 @@ class Loader:
         self._options = options
         self._metrics = metrics
         self._config = session_config(options)
+        self._optimisation = _optimisation(options)
         self._tags = options.saved_model_tags.split(",") if options.saved_model_tags else ["serve"]
 
     def load(self, name: str, version: int, path: str) -> Model:
@@ -32,7 +38,13 @@ class Loader:
             ServingError: it cannot be loaded, or its warm-up file cannot be replayed.
         """
         del name
-        model = savedmodel.load(path, self._tags, self._config, metrics=self._metrics.tensorflow)
+        model = savedmodel.load(
+            path,
+            self._tags,
+            self._config,
+            metrics=self._metrics.tensorflow,
+            optimisation=self._optimisation,
+        )
         try:
             self._warm_up(model, version, path)
         except BaseException:
@@ -54,3 +66,13 @@ class Loader:
         )
         if not replayed and options.enable_automatic_warmup:
             warm_up_from_signatures(model)
+
+
+def _optimisation(options: Options) -> Optimisation | None:
+    """What the flags say; a precision that is not there is only logged, as in TensorFlow Serving."""
+    precision = options.mixed_precision
+    if precision not in ("", "bfloat16"):
+        logger.error("%s auto mixed precision is not supported. Valid option: bfloat16", precision)
+    if not options.enable_model_optimization:
+        return None
+    return Optimisation(bfloat16=precision == "bfloat16")

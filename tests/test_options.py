@@ -61,7 +61,7 @@ REFERENCE: tuple[tuple[str, str, Any], ...] = (
     ("enable_grpc_healthcheck_service", "bool", False),
     ("enable_serialization_as_tensor_content", "bool", False),
 )
-OWN = ["drain_seconds", "enable_automatic_warmup"]
+OWN = ["drain_seconds", "enable_automatic_warmup", "enable_model_optimization"]
 
 
 def test_the_flags_are_tensorflow_servings_and_then_ferrys() -> None:

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.saved_model import loader_impl
 
+from app.engine.optimise import Optimisation, optimise
 from app.engine.session_model import SessionModel
 from app.engine.status import tensorflow_errors
 from app.errors import Code, ServingError, not_found
@@ -27,7 +28,12 @@ logger = logging.getLogger(__name__)
 
 
 def load(
-    path: str, tags: Sequence[str], config: Any, *, metrics: TensorFlowMetrics | None = None
+    path: str,
+    tags: Sequence[str],
+    config: Any,
+    *,
+    metrics: TensorFlowMetrics | None = None,
+    optimisation: Optimisation | None = None,
 ) -> SessionModel:
     """Load the SavedModel in the version directory `path`.
 
@@ -37,6 +43,7 @@ def load(
         config: a `ConfigProto` for the session. TensorFlow takes thread counts from the first
             session of the process only.
         metrics: where the load, and later the runs of the model, are counted; nowhere if None.
+        optimisation: what may be done to make the model fast; nothing if None.
 
     Raises:
         ServingError: NOT_FOUND without a SavedModel or such a meta graph, PERMISSION_DENIED for
@@ -45,7 +52,7 @@ def load(
     """
     metrics = metrics or TensorFlowMetrics.make(Registry())
     try:
-        model = _load(path, tags, config, metrics)
+        model = _load(path, tags, config, metrics, optimisation)
     except BaseException:
         metrics.load_attempts.increment(path, "fail")
         raise
@@ -53,7 +60,9 @@ def load(
     return model
 
 
-def _load(path: str, tags: Sequence[str], config: Any, metrics: TensorFlowMetrics) -> SessionModel:
+def _load(
+    path: str, tags: Sequence[str], config: Any, metrics: TensorFlowMetrics, optimisation: Optimisation | None
+) -> SessionModel:
     start = time.perf_counter_ns()
     logger.info("Reading SavedModel from: %s", path)
     meta_graph = _meta_graph(_parse(path), tags)
@@ -79,7 +88,15 @@ def _load(path: str, tags: Sequence[str], config: Any, metrics: TensorFlowMetric
         " ".join(tags),
         taken,
     )
-    return SessionModel(session, meta_graph.signature_def, metrics)
+    model = SessionModel(session, meta_graph.signature_def, metrics)
+    if optimisation is None:
+        return model
+    try:
+        return optimise(model, session, meta_graph.graph_def.ByteSize(), optimisation, taken / 1e6)
+    except Exception:  # the rewritten graph may spoil the session for the original: begin anew without it
+        logger.exception("Making the model in %s fast failed; it is loaded again as it is.", path)
+        model.close()
+        return _load(path, tags, config, metrics, None)
 
 
 def _restore(path: str, tags: Sequence[str], session: Any) -> dict[str, int]:

@@ -12,7 +12,8 @@ import numpy as np
 from tensorflow.core.protobuf import config_pb2
 
 from app.engine.dtypes import Array
-from app.engine.model import PLANS_KEPT, Model
+from app.engine.model import PLANS_KEPT, Model, sorted_feeds
+from app.engine.signature import Signature
 from app.engine.status import tensorflow_errors
 from app.telemetry.metrics import Registry
 from app.telemetry.serving_metrics import TensorFlowMetrics, micros
@@ -22,17 +23,46 @@ class SessionModel(Model):
     """Runs in the calling thread, without holding the GIL."""
 
     def __init__(
-        self, session: Any, signature_defs: Mapping[str, Any], metrics: TensorFlowMetrics | None = None
+        self,
+        session: Any,
+        signature_defs: Mapping[str, Any],
+        metrics: TensorFlowMetrics | None = None,
+        tensors: Mapping[str, str] | None = None,
     ) -> None:
-        """Take over `session`, in which the model is restored and initialised; count runs in `metrics`."""
+        """Take over `session`, in which the model is restored and initialised.
+
+        Args:
+            session: runs the model.
+            signature_defs: the protos as they stand in the model's file.
+            metrics: where runs are counted; nowhere if None.
+            tensors: the names in the session's graph of the signatures' tensors, where they have others.
+        """
         super().__init__(signature_defs)
         self._session = session
+        self._tensors = dict(tensors or {})
         self._metrics = metrics or TensorFlowMetrics.make(Registry())
         make = partial(_make_callable, session, threading.Lock(), self._metrics)
         # The callables keep the session alive.
         self._callable = lru_cache(maxsize=PLANS_KEPT)(make)
+        # Each callable of an optimised graph keeps filters of its own, in oneDNN's layout. So a client that
+        # asks for some of a signature's outputs is answered from the callable for all of them.
+        whole = lru_cache(maxsize=PLANS_KEPT)(partial(_whole, list(self.signatures.values())))
+        self._whole = whole if tensors else None
+
+    def with_tensors(self, tensors: Mapping[str, str]) -> SessionModel:
+        """The same signatures in the same session, by way of other tensors: original name to new name."""
+        return SessionModel(self._session, self.signature_defs, self._metrics, tensors)
 
     def _call(self, feeds: tuple[str, ...], values: Sequence[Array], fetches: tuple[str, ...]) -> list[Array]:
+        if self._whole is None:
+            return self._run(feeds, values, fetches)
+        all_fetches = self._whole(feeds, fetches)
+        results = dict(zip(all_fetches, self._run(feeds, values, all_fetches), strict=True))
+        return [results[name] for name in fetches]
+
+    def _run(self, feeds: tuple[str, ...], values: Sequence[Array], fetches: tuple[str, ...]) -> list[Array]:
+        if self._tensors:
+            feeds, fetches = (tuple(self._tensors[name] for name in names) for names in (feeds, fetches))
         call = self._callable(feeds, fetches)
         start = time.perf_counter_ns()
         with tensorflow_errors():
@@ -62,6 +92,18 @@ def _make_callable(
     metrics.graph_builds.increment()
     metrics.graph_build_micros.increment(by=micros(start, time.perf_counter_ns()))
     return made
+
+
+def _whole(
+    signatures: Sequence[Signature], feeds: tuple[str, ...], fetches: tuple[str, ...]
+) -> tuple[str, ...]:
+    """All outputs of the first signature that has these inputs and outputs; `fetches` if there is none."""
+    for signature in signatures:
+        outputs = tuple(dict.fromkeys(spec.tensor for spec in signature.outputs.values()))
+        inputs = tuple(spec.tensor for spec in sorted_feeds(signature.inputs.values()))
+        if signature.is_callable and inputs == feeds and set(fetches) <= set(outputs):
+            return outputs
+    return fetches
 
 
 def _array(value: Any) -> Array:
