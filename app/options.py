@@ -63,7 +63,7 @@ def _flag(
 
 
 _TUNING = "a tuning switch of the reference's implementation; it has no counterpart here"
-_XLA = "it was slower than TensorFlow's own kernels for most models measured, some ten times"
+_XLA = "TensorFlow switches it for the whole process, and it made most measured models slower"
 _BATCHING = "requests are not batched in this version"
 
 
