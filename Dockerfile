@@ -14,24 +14,10 @@ FROM dependencies AS pruned
 RUN --mount=type=cache,target=/var/cache/apt,sharing=locked \
     --mount=type=cache,target=/var/lib/apt/lists,sharing=locked \
     apt-get update -qq && apt-get install -y -qq --no-install-recommends binutils >/dev/null
-RUN set -eu; cd /opt/ferry/lib/python3.11/site-packages; \
-    # For compiling against TensorFlow, and ahead-of-time compilation.
-    rm -r tensorflow/include tensorflow/xla_aot_runtime_src; \
-    # A Python binding for writing StableHLO; models that contain StableHLO run without it.
-    rm -r tensorflow/compiler/mlir/stablehlo; \
-    # XLA's operations once more: libtensorflow_cc has them already.
-    rm tensorflow/compiler/tf2xla/ops/_xla_ops.so; \
-    # TensorFlow declares the packaging tools but does not import them.
-    rm -r setuptools setuptools-*.dist-info _distutils_hack distutils-precedence.pth \
-        wheel wheel-*.dist-info; \
-    find . -type d -name tests -prune -exec rm -r {} +; \
-    find . -type f \( -name '*.a' -o -name '*.h' -o -name '*.c' -o -name '*.cc' -o -name '*.pyi' \
-        -o -name '*.pyx' -o -name '*.pxd' \) -delete; \
-    # Local symbols and debug information. Elsewhere there is little to gain, and numpy.libs was
-    # rewritten by a tool whose output strip may damage.
-    find tensorflow uvloop -type f \( -name '*.so' -o -name '*.so.[0-9]*' \) -exec strip --strip-unneeded {} +; \
+COPY scripts/image-prune /tmp/image-prune
+RUN sh /tmp/image-prune /opt/ferry/lib/python3.11/site-packages \
     # The commands of the dependencies; the server needs none of them.
-    find /opt/ferry/bin -mindepth 1 ! -name 'python*' -delete
+    && find /opt/ferry/bin -mindepth 1 ! -name 'python*' -delete
 # Unchecked: files in an image do not change, so there is nothing to compare at each start.
 RUN python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/ferry/lib
 

@@ -5,6 +5,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 DOCKER ?= $(if $(wildcard /usr/bin/docker),/usr/bin/docker,docker)
 COMPOSE ?= $(shell $(DOCKER) compose version >/dev/null 2>&1 && echo $(DOCKER) compose || echo docker-compose)
 IMAGE ?= ferry:latest
+GPU_IMAGE ?= ferry:gpu
 BASE_IMAGE ?= python:3.11-slim-bookworm
 GRPC_PORT ?= 8500
 REST_PORT ?= 8501
@@ -14,9 +15,16 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 SAMPLES := half_plus_two image_classifier text_classifier
 BENCH_SAMPLES := resnet50 bert_small
+LOCK := uv pip compile -q pyproject.toml --extra all --generate-hashes --no-emit-index-url --no-annotate --no-header \
+	--python-version 3.11
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' app/__init__.py)
 
-.PHONY: serve test test-container lint lock image compose-single compose-single-down samples bench bench-models clean help
+BUILD = DOCKER_BUILDKIT=1 $(DOCKER) build --build-arg BASE_IMAGE=$(BASE_IMAGE) --build-arg VERSION=$(VERSION) \
+	--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
+	--build-arg CREATED=$$(TZ=UTC git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd)
+
+.PHONY: serve test test-container test-gpu lint lock image image-gpu compose-single compose-single-down compose-gpu \
+	compose-gpu-down samples bench bench-models clean help
 .DEFAULT_GOAL := help
 
 serve: samples ## serve models-sample/half_plus_two: gRPC on 8500, REST on 8501 (GRPC_PORT=, REST_PORT=)
@@ -29,15 +37,19 @@ test: samples ## run every test that needs no Docker Engine
 test-container: samples ## build the image and test it in containers (needs a Docker Engine)
 	DOCKER=$(DOCKER) $(RUN) -m pytest -m container tests/container $(ARGS)
 
+test-gpu: image-gpu $(READY) ## build that image and test what needs no GPU of it (needs a Docker Engine)
+	DOCKER=$(DOCKER) FERRY_TEST_GPU_IMAGE=$(GPU_IMAGE) $(RUN) -m pytest tests/container/test_gpu_image.py $(ARGS)
+
 lint: $(READY) ## check style and types
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
 image: ## build the container image (IMAGE=ferry:latest)
-	DOCKER_BUILDKIT=1 $(DOCKER) build --tag $(IMAGE) --build-arg BASE_IMAGE=$(BASE_IMAGE) \
-		--build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
-		--build-arg CREATED=$$(TZ=UTC git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd) .
+	$(BUILD) --tag $(IMAGE) .
+
+image-gpu: ## build the image for NVIDIA GPUs, 6 GB, as ferry:gpu (GPU_IMAGE=)
+	$(BUILD) --file Dockerfile.gpu --tag $(GPU_IMAGE) .
 
 compose-single: samples image ## start compose/single.yml: one model in a container
 	$(COMPOSE) -f compose/single.yml up -d
@@ -45,9 +57,16 @@ compose-single: samples image ## start compose/single.yml: one model in a contai
 compose-single-down: ## stop it
 	$(COMPOSE) -f compose/single.yml down
 
-bench: samples ## measure what requests, versions and swaps cost, as ratios within one run
+compose-gpu: samples image-gpu ## start compose/gpu.yml: one model on all GPUs of this machine
+	FERRY_IMAGE=$(GPU_IMAGE) $(COMPOSE) -f compose/gpu.yml up -d
+
+compose-gpu-down: ## stop it
+	$(COMPOSE) -f compose/gpu.yml down
+
+bench: samples ## measure what requests, versions, swaps and batches cost, as ratios within one run
 	$(RUN) bench/run.py
 	$(RUN) bench/lifecycle.py
+	$(RUN) bench/batching.py
 
 bench-models: samples ## measure what making models fast at load gains and costs (MODELS=name …)
 	@$(RUN) models-sample/build.py $(BENCH_SAMPLES)
@@ -67,9 +86,8 @@ $(READY): requirements/dev.lock pyproject.toml
 lock: $(READY) ## pin the newest allowed versions of all dependencies (needs uv)
 	uv pip compile -q --upgrade pyproject.toml --extra dev --generate-hashes --no-emit-index-url \
 		--no-annotate --no-header --python-version 3.11 -o requirements/dev.lock
-	uv pip compile -q pyproject.toml --override requirements/image-overrides.txt --generate-hashes \
-		--no-emit-index-url --no-annotate --no-header --python-version 3.11 \
-		-c requirements/dev.lock -o requirements/image.lock
+	$(LOCK) --override requirements/image-overrides.txt -c requirements/dev.lock -o requirements/image.lock
+	$(LOCK) --override requirements/gpu-overrides.txt -c requirements/dev.lock -o requirements/gpu.lock
 
 clean: ## remove what was built: environment, sample models, caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -152,14 +152,28 @@ def check(options: Options) -> None:
         if flag.support is Support.REFUSED:
             raise ServingError(Code.UNIMPLEMENTED, f"--{flag.name} is not supported: {flag.reason}.")
     _check_ranges(options)
+    _check_adaptive_batching(options)
     if not options.model_config_file:
         check_base_path(options.model_name, options.model_base_path)
 
 
+def _check_adaptive_batching(options: Options) -> None:
+    if options.adaptive_batching and options.enable_batching:
+        raise invalid_argument("--adaptive_batching and --enable_batching exclude each other; give one.")
+    if (target := options.batching_latency_target_in_ms) < 0:
+        raise invalid_argument(f"--batching_latency_target_in_ms must not be negative; was {target:g}.")
+
+
 def _check_ranges(options: Options) -> None:
-    for name in ("rest_api_num_threads", "grpc_max_threads"):
-        if getattr(options, name) < 1:
-            raise invalid_argument(f"--{name} must be at least 1; was {getattr(options, name)}.")
+    least = {
+        "rest_api_num_threads": 1,
+        "grpc_max_threads": 1,
+        "remote_poll_wait_seconds": 1,
+        "gpu_replicas": 0,
+    }
+    for name, lowest in least.items():
+        if getattr(options, name) < lowest:
+            raise invalid_argument(f"--{name} must be at least {lowest}; was {getattr(options, name)}.")
     for name in ("port", "rest_api_port"):
         if not 0 <= getattr(options, name) <= 65535:
             raise invalid_argument(f"--{name} must be between 0 and 65535; was {getattr(options, name)}.")

@@ -7,6 +7,7 @@ the usual mapping in one place: FAILED_PRECONDITION is 400, not 412.
 from __future__ import annotations
 
 import enum
+import os
 
 
 class Code(enum.IntEnum):
@@ -83,8 +84,16 @@ def not_found(message: str) -> ServingError:
     return ServingError(Code.NOT_FOUND, message)
 
 
-def without_traceback(error: Exception) -> ServingError:
+def without_traceback(error: BaseException) -> ServingError:
     """`error` as one to keep: INTERNAL unless it is a ServingError, and free of what a traceback holds."""
     if isinstance(error, ServingError):
         return ServingError(error.code, error.message)
     return ServingError(Code.INTERNAL, f"{type(error).__name__}: {error}")
+
+
+def cannot_read(path: str, reason: str | None) -> ServingError:
+    """PERMISSION_DENIED for a file or directory that the server's user cannot read, with what to do."""
+    return ServingError(
+        Code.PERMISSION_DENIED,
+        f"{path}: {reason}. Make it readable for user {os.getuid()}, group {os.getgid()}.",
+    )

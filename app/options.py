@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+
+from app.cpus import usable_cpus
 
 
 class Support(enum.Enum):
@@ -46,11 +47,6 @@ class Flag:
     cpu_factor: int
 
 
-def usable_cpus() -> int:
-    """How many CPUs this process may run on."""
-    return len(os.sched_getaffinity(0))
-
-
 def _flag(
     kind: str, default: Any, text: str, *, ignored: str = "", refused: str = "", cpu_factor: int = 0
 ) -> Any:
@@ -63,8 +59,7 @@ def _flag(
 
 
 _TUNING = "a tuning switch of the reference's implementation; it has no counterpart here"
-_XLA = "TensorFlow switches it for the whole process, and it made most measured models slower"
-_BATCHING = "requests are not batched in this version"
+_XLA = "TensorFlow switches it for the whole process; it was not tried here"
 
 
 @dataclass(frozen=True)
@@ -81,15 +76,18 @@ class Options:
         "int32", 30000, "Timeout of a REST request in milliseconds. 0 or less: none."
     )
     rest_api_enable_cors_support: bool = _flag("bool", False, "Add CORS headers to REST responses.")
-    enable_batching: bool = _flag("bool", False, "Batch requests.", ignored=_BATCHING)
+    enable_batching: bool = _flag("bool", False, "Run requests that come together as one batch.")
     allow_version_labels_for_unavailable_models: bool = _flag(
         "bool", False, "Let a new version label point to a version that is not available yet."
     )
     batching_parameters_file: str = _flag(
-        "string", "", "File with a text BatchingParameters. Needs --enable_batching.", ignored=_BATCHING
+        "string", "", "File with a text BatchingParameters. Needs --enable_batching."
     )
     enable_per_model_batching_parameters: bool = _flag(
-        "bool", False, "Read batching_params.pbtxt of each version directory.", ignored=_BATCHING
+        "bool",
+        False,
+        "Batch the versions with a batching_params.pbtxt in their directory, and only these, by that file. "
+        "Needs --enable_batching.",
     )
     model_config_file: str = _flag(
         "string",
@@ -101,7 +99,7 @@ class Options:
     )
     model_name: str = _flag("string", "default", "Name of the single model.")
     model_base_path: str = _flag(
-        "string", "", "Directory of the single model; its versions are numbered directories in it."
+        "string", "", "Directory or URI of the single model; its versions are numbered directories in it."
     )
     num_load_threads: int = _flag(
         "int32", 0, "Versions that load at a time once the server has started; at least 1."
@@ -129,15 +127,17 @@ class Options:
         ignored="the kernel does that when needed",
     )
     tensorflow_session_parallelism: int = _flag(
-        "int64", 0, "Threads of a TensorFlow session, intra-op and inter-op. 0: TensorFlow decides."
+        "int64", 0, "Threads within one op and ops at a time, unless one of their own flags is given."
     )
     tensorflow_session_config_file: str = _flag(
         "string",
         "",
         "File with a text tensorflow.ConfigProto; the flags for threads and GPU memory win over it.",
     )
-    tensorflow_intra_op_parallelism: int = _flag("int64", 0, "Threads within one op. 0: TensorFlow decides.")
-    tensorflow_inter_op_parallelism: int = _flag("int64", 0, "Ops at a time. 0: TensorFlow decides.")
+    tensorflow_intra_op_parallelism: int = _flag("int64", 0, "Threads within one op. 0: the usable CPUs.")
+    tensorflow_inter_op_parallelism: int = _flag(
+        "int64", 0, "Ops at a time. 0 or 1: one after the other, in the request's own thread."
+    )
     use_alts_credentials: bool = _flag(
         "bool",
         False,
@@ -157,7 +157,7 @@ class Options:
         refused="the platform is always `tensorflow` here",
     )
     per_process_gpu_memory_fraction: float = _flag(
-        "float", 0.0, "Part of the GPU memory to use, 0 to 1. 0: TensorFlow decides."
+        "float", 0.0, "Part of each GPU's memory to take at the start, up to 1. 0: memory is taken as needed."
     )
     saved_model_tags: str = _flag("string", "serve", "Tags of the meta graph to load, comma-separated.")
     grpc_channel_arguments: str = _flag("string", "", "gRPC server arguments: key=value,key=value.")
@@ -178,14 +178,16 @@ class Options:
     prefer_tflite_model: bool = _flag(
         "bool",
         False,
-        "Serve model.tflite of a version directory when it is there.",
-        ignored="TensorFlow Lite models are not served in this version; the SavedModel is",
+        "Serve model.tflite of a version directory when it is there, else the SavedModel.",
     )
     num_tflite_pools: int = _flag(
-        "int32", 0, "TensorFlow Lite interpreter pools.", ignored=_TUNING, cpu_factor=1
+        "int32",
+        0,
+        "TensorFlow Lite interpreters of a model; each runs one request at a time, in one thread.",
+        cpu_factor=1,
     )
     num_tflite_interpreters_per_pool: int = _flag(
-        "int32", 1, "TensorFlow Lite interpreters in a pool.", ignored=_TUNING
+        "int32", 1, "Factor: so many times --num_tflite_pools interpreters."
     )
     enable_signature_method_name_check: bool = _flag(
         "bool", False, "Check the method name of a signature against the method called."
@@ -221,6 +223,36 @@ class Options:
         True,
         "Ferry: run every signature of a version without a warm-up file once, on a made-up input. "
         "Needs --enable_model_warmup.",
+    )
+    model_cache_dir: str = _flag(
+        "string",
+        "",
+        "Ferry: directory that keeps what was fetched from remote base paths. Empty: a temporary one.",
+    )
+    remote_poll_wait_seconds: int = _flag(
+        "int32",
+        30,
+        "Ferry: least seconds between looks at a remote base path; --file_system_poll_wait_seconds if more.",
+    )
+    adaptive_batching: bool = _flag(
+        "bool",
+        False,
+        "Ferry: batch requests without parameters: batches form while a model is busy, and learn their size. "
+        "Not together with --enable_batching.",
+    )
+    batching_latency_target_in_ms: float = _flag(
+        "float",
+        0.0,
+        "Ferry: with --adaptive_batching, the longest a batch should run, in milliseconds. 0: no bound.",
+    )
+    gpu_replicas: int = _flag(
+        "int32",
+        0,
+        "Ferry: replicas of each model, each on a GPU of its own. 0: one for each GPU. 1: none, only the "
+        "first GPU.",
+    )
+    allow_no_gpu: bool = _flag(
+        "bool", False, "Ferry: let the image for GPUs serve on the CPU where it finds no GPU."
     )
     enable_model_optimization: bool = _flag(
         "bool",

@@ -9,6 +9,7 @@ REST. `drain` and `stop` go the other way.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -18,14 +19,18 @@ import falcon.asgi
 
 from app.config import monitoring
 from app.config.model_config import ModelConfig, read_file
+from app.cpus import usable_cpus
+from app.engine.batching import batcher
 from app.engine.model import Model
 from app.lifecycle.config_poller import ConfigPoller
 from app.lifecycle.manager import Manager
+from app.lifecycle.model_cache import ModelCache
 from app.lifecycle.served_models import ServedModels
-from app.lifecycle.source import FileSystemSource
+from app.lifecycle.sources import Sources
 from app.lifecycle.states import StateBoard
+from app.lifecycle.store import Stores
 from app.loader import Loader
-from app.options import Options, usable_cpus, without_effect
+from app.options import Options, without_effect
 from app.rest.application import MetricsPage, make_application
 from app.rest.service import RestService
 from app.rpc.grpcio_transport import GrpcServer
@@ -51,21 +56,31 @@ class Server:
         """Make and wire the parts; nothing runs yet.
 
         Raises:
-            ServingError: the monitoring configuration cannot be read.
+            ServingError: a configuration file cannot be used, or a GPU is missing.
         """
         self._options = options
         self._metrics = ServingMetrics.make()
         self._board = StateBoard()
+        self._stores = Stores()
+        self._cache = ModelCache(self._stores, options.model_cache_dir)
+        self._batcher = batcher.from_options(options, self._metrics.batching)
+        loader = Loader(options, self._metrics, self._cache, self._batcher, gpu_required=_gpu_is_required())
         self._manager: Manager[Model] = Manager(
-            Loader(options, self._metrics).load,
+            loader.load,
             self._board,
             max_retries=options.max_num_load_retries,
             retry_seconds=options.load_retry_interval_micros / 1e6,
             load_threads=options.num_load_threads,
             unload_threads=options.num_unload_threads,
             initial_load_threads=_INITIAL_LOADS_PER_CPU * usable_cpus(),
+            forgotten=self._cache.drop,
         )
-        self._source = FileSystemSource(self._manager, options.file_system_poll_wait_seconds)
+        self._source = Sources(
+            self._manager,
+            options.file_system_poll_wait_seconds,
+            self._stores,
+            options.remote_poll_wait_seconds,
+        )
         self._models = ServedModels(
             self._source,
             self._board,
@@ -100,6 +115,10 @@ class Server:
         """
         for flag in without_effect(self._options):
             logger.warning("--%s has no effect: %s.", flag.name, flag.reason)
+        if self._options.model_cache_dir:
+            self._cache.open()
+        if self._batcher is not None:
+            self._batcher.start()
         self._manager.start()
         self._source.start()
         models = self._configured_models()
@@ -136,6 +155,8 @@ class Server:
     def drain(self, deadline: float) -> None:
         """Take no more gRPC calls and let the running ones finish, until `deadline` (monotonic)."""
         self._profiler.close()  # a profile would make everybody wait for its end
+        if self._batcher is not None:
+            self._batcher.drain()
         self._grpc.stop(max(0.0, deadline - time.monotonic()))
 
     def stop(self) -> None:
@@ -144,3 +165,12 @@ class Server:
             self._config_poller.stop()
         self._source.stop()
         self._manager.stop()
+        if self._batcher is not None:
+            self._batcher.stop()
+        self._cache.close()
+        self._stores.close()
+
+
+def _gpu_is_required() -> bool:
+    """Whether the image says that it is made for GPUs."""
+    return os.environ.get("FERRY_REQUIRE_GPU", "") not in ("", "0")

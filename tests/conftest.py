@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import settings
 
 from tests.support import models
 from tests.support.process import ServerProcess
+from tests.support.stores import CREDENTIALS, Proxy, S3Server, WebServer
 
 # Examples are not timed: machines that run the tests are shared.
 settings.register_profile("ferry", deadline=None, print_blob=True)
@@ -61,3 +63,43 @@ def shared_server(half_plus_two: Path, tmp_path_factory: pytest.TempPathFactory)
         yield server.wait_ready()
     finally:
         server.kill()
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A running S3 server."""
+    server = S3Server(tmp_path_factory.mktemp("s3") / "server.log")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def aws_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credentials in this process's environment, where the driver looks for them."""
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def bucket(s3: S3Server) -> str:
+    """The name of a new bucket."""
+    name = f"ferry-{uuid.uuid4().hex}"
+    s3.client.create_bucket(Bucket=name)
+    return name
+
+
+@pytest.fixture
+def proxy(s3: S3Server) -> Iterator[Proxy]:
+    """A proxy before the S3 server that can be told to fail."""
+    proxy = Proxy(s3.endpoint)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[WebServer]:
+    """A web server for the directory `web` of the test."""
+    (tmp_path / "web").mkdir()
+    server = WebServer(tmp_path / "web")
+    yield server
+    server.close()

@@ -298,6 +298,7 @@ def test_the_first_check_that_fails_is_told(first: int) -> None:
         {"grpc_channel_arguments": "a=1,b=,c=x=y"},
         {"rest_api_num_threads": 1, "grpc_max_threads": 1},
         {"drain_seconds": 0.0},
+        {"model_base_path": "s3://bucket/m", "remote_poll_wait_seconds": 1},
         {"drain_seconds": 86400.0},
     ],
 )
@@ -331,10 +332,19 @@ def test_what_has_no_effect_does_not_stop_the_start(flag: Flag) -> None:
     [
         ({"rest_api_num_threads": 0}, "--rest_api_num_threads must be at least 1; was 0."),
         ({"grpc_max_threads": -1}, "--grpc_max_threads must be at least 1; was -1."),
+        ({"gpu_replicas": -1}, "--gpu_replicas must be at least 0; was -1."),
         ({"port": 65536}, "--port must be between 0 and 65535; was 65536."),
         (
             {"tensorflow_inter_op_parallelism": 2**31},
             "--tensorflow_inter_op_parallelism must be at most 2147483647; was 2147483648.",
+        ),
+        (
+            {"adaptive_batching": True, "enable_batching": True},
+            "--adaptive_batching and --enable_batching exclude each other; give one.",
+        ),
+        (
+            {"batching_latency_target_in_ms": -0.5},
+            "--batching_latency_target_in_ms must not be negative; was -0.5.",
         ),
         ({"rest_api_port": -1}, "--rest_api_port must be between 0 and 65535; was -1."),
         (
@@ -358,6 +368,6 @@ def test_a_drain_takes_a_time_that_can_be_waited_for(seconds: float) -> None:
 
 
 def test_a_remote_base_path_is_refused_by_name() -> None:
-    error = refusal(model_base_path="s3://bucket/m")
+    error = refusal(model_base_path="ftp://host/m")
     assert error.code is Code.UNIMPLEMENTED
-    assert error.message.startswith("Base path s3://bucket/m of model default: ")
+    assert error.message.startswith("Base path ftp://host/m of model default: ")

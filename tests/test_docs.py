@@ -30,7 +30,8 @@ def test_links_lead_somewhere_and_flags_exist(page: str) -> None:
     text = (REPOSITORY / page).read_text()
     for target in re.findall(r"\]\(([^)#]+)\)", text):
         assert ((REPOSITORY / page).parent / target).exists(), target
-    known = {flag.name for flag in flags()} | {"name", "version", "help", "read-only", "tmpfs", "user"}
+    docker = {"read-only", "tmpfs", "user", "gpus", "runtime", "cpus", "cpuset-cpus"}
+    known = {flag.name for flag in flags()} | docker | {"name", "version", "help"}
     for name in re.findall(r"--([a-z][a-z_0-9-]+)", text):
         assert name in known, name
 

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from typing import Any
 
 import pytest
 
+from app.cpus import usable_cpus
 from app.options import Options, Support, flags, without_effect
 
-CPUS = len(os.sched_getaffinity(0))
+CPUS = usable_cpus()
 
 # TensorFlow Serving's flags: name, type, default.
 REFERENCE: tuple[tuple[str, str, Any], ...] = (
@@ -61,7 +61,11 @@ REFERENCE: tuple[tuple[str, str, Any], ...] = (
     ("enable_grpc_healthcheck_service", "bool", False),
     ("enable_serialization_as_tensor_content", "bool", False),
 )
-OWN = ["drain_seconds", "enable_automatic_warmup", "enable_model_optimization"]
+OWN = [
+    *("drain_seconds", "enable_automatic_warmup", "model_cache_dir", "remote_poll_wait_seconds"),
+    *("adaptive_batching", "batching_latency_target_in_ms", "gpu_replicas", "allow_no_gpu"),
+    "enable_model_optimization",
+]
 
 
 def test_the_flags_are_tensorflow_servings_and_then_ferrys() -> None:
@@ -98,5 +102,5 @@ def test_options_cannot_be_changed() -> None:
 
 def test_without_effect_names_what_was_given_and_does_not_act() -> None:
     assert not list(without_effect(Options()))
-    given = Options(enable_batching=True, ssl_config_file="x", port=1, enable_profiler=True)
-    assert [flag.name for flag in without_effect(given)] == ["enable_batching", "ssl_config_file"]
+    given = Options(skip_initialize_tpu=True, ssl_config_file="x", port=1, enable_profiler=True)
+    assert [flag.name for flag in without_effect(given)] == ["ssl_config_file", "skip_initialize_tpu"]

@@ -230,7 +230,8 @@ def _run(
     feeds = sorted_feeds(task.signature.inputs[_INPUT] for task in tasks)
     fetches = tuple(dict.fromkeys(name for task in tasks for name in task.tensors))
     start = time.perf_counter_ns()
-    outputs = model.run_tensors(feeds, {spec.tensor: tensor for spec in feeds}, fetches)
+    values = {spec.tensor: tensor for spec in feeds}
+    outputs = model.run_tensors(feeds, values, fetches, deadline=deadline)
     if observe is not None:
         observe(micros(start, time.perf_counter_ns()))
     return len(tensor), outputs

@@ -41,7 +41,7 @@ def predict(
         inputs: values by alias; may decode lazily and raise ServingError on access.
         output_filter: the aliases wanted; all when empty.
         check_method_name: refuse signatures whose method name is not one of predict's.
-        deadline: on `time.monotonic`; a run is not begun after it.
+        deadline: on `time.monotonic`; a run is not begun after it, nor a wait for a batch.
         observe_run: told of a successful run, `Predict` and its microseconds.
 
     Returns:
@@ -66,7 +66,7 @@ def predict(
     _check_filter(signature, output_filter)
     check_deadline(deadline)
     start = time.perf_counter_ns()
-    outputs = model.run(signature, values, output_filter)
+    outputs = model.run(signature, values, output_filter, deadline=deadline)
     if observe_run is not None:
         observe_run("Predict", micros(start, time.perf_counter_ns()))
     return outputs

@@ -32,6 +32,16 @@ _FIELDS = {
     "uint32": "uint32_val",
     "uint64": "uint64_val",
 }
+# Fields whose packed form on the wire is the array's own memory, and the type of their elements.
+_RAW_FIELDS: dict[str, np.dtype[Any]] = {
+    "float_val": np.dtype("<f4"),
+    "double_val": np.dtype("<f8"),
+    "scomplex_val": np.dtype("<f4"),
+    "dcomplex_val": np.dtype("<f8"),
+    "bool_val": np.dtype("?"),
+}
+# From so many elements on it is cheaper to go through the wire form than through Python's numbers.
+_RAW_FROM = 32
 _COMPLEX_PART = {"complex64": np.float32, "complex128": np.float64}
 _MAX_DIMENSIONS = 64  # NumPy's limit; TensorFlow's own is 254
 # A few bytes may declare a huge tensor (one value is repeated to fill the shape): nothing larger than
@@ -110,13 +120,25 @@ def _from_field(proto: Any, dtype: DType) -> Array:
         strings[:] = values
         return strings
     if dtype.name in _COMPLEX_PART:
-        parts = np.fromiter(values, _COMPLEX_PART[dtype.name], len(values))
+        parts = _numbers(_FIELDS[dtype.name], values, np.dtype(_COMPLEX_PART[dtype.name]))
         return parts[: len(parts) // 2 * 2].view(dtype.numpy)
     if _FIELDS[dtype.name] == "half_val":
         return np.fromiter(values, np.int32, len(values)).astype(np.uint16).view(dtype.numpy)
     if _FIELDS[dtype.name] == "int_val":  # narrower types wrap, as a C++ cast does
         return np.fromiter(values, np.int32, len(values)).astype(dtype.numpy)
-    return np.fromiter(values, dtype.numpy, len(values))
+    return _numbers(_FIELDS[dtype.name], values, dtype.numpy)
+
+
+def _numbers(field: str, values: Any, numpy: np.dtype[Any]) -> Array:
+    """The elements of a field whose Python numbers are those of `numpy`."""
+    if len(values) < _RAW_FROM or field not in _RAW_FIELDS:
+        return np.fromiter(values, numpy, len(values))
+    # Protobuf gives Python one number at a time, but writes them all at once.
+    alone = tensor_pb2.TensorProto()
+    getattr(alone, field).MergeFrom(values)
+    wire = alone.SerializeToString()
+    size = len(values) * numpy.itemsize
+    return np.frombuffer(wire, numpy, len(values), len(wire) - size)
 
 
 def from_array(array: Array, dtype: DType, *, as_content: bool = False) -> Any:
@@ -134,12 +156,17 @@ def from_array(array: Array, dtype: DType, *, as_content: bool = False) -> Any:
     if as_content:
         proto.tensor_content = _strings_to_content(array) if dtype is STRING else array.tobytes()
         return proto
+    field = _FIELDS[dtype.name]
     flat = array.ravel()
     if dtype.name in _COMPLEX_PART:
         flat = flat.view(_COMPLEX_PART[dtype.name])
-    elif _FIELDS[dtype.name] == "half_val":
+    elif field == "half_val":
         flat = flat.view(np.uint16)
-    getattr(proto, _FIELDS[dtype.name]).extend(flat.tolist())
+    if len(flat) >= _RAW_FROM and field in _RAW_FIELDS:
+        raw = np.asarray(flat, _RAW_FIELDS[field]).tobytes()
+        proto.MergeFromString(b"".join((_PACKED_TAGS[field], _varint(len(raw)), raw)))
+    else:
+        getattr(proto, field).extend(flat.tolist())
     return proto
 
 
@@ -155,6 +182,12 @@ def _varint(number: int) -> bytes:
         number >>= 7
     encoded.append(number)
     return bytes(encoded)
+
+
+_PACKED_TAGS = {
+    field: _varint(tensor_pb2.TensorProto.DESCRIPTOR.fields_by_name[field].number << 3 | 2)
+    for field in _RAW_FIELDS
+}
 
 
 class LazyInputs(Mapping[str, Array]):

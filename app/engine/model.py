@@ -34,7 +34,12 @@ class Model(abc.ABC):
         self._plan = lru_cache(maxsize=PLANS_KEPT)(partial(_make_plan, self.signatures))
 
     def run(
-        self, signature: Signature, inputs: Mapping[str, Array], outputs: Sequence[str] = ()
+        self,
+        signature: Signature,
+        inputs: Mapping[str, Array],
+        outputs: Sequence[str] = (),
+        *,
+        deadline: float | None = None,
     ) -> dict[str, Array]:
         """Run a signature.
 
@@ -42,6 +47,7 @@ class Model(abc.ABC):
             signature: one of `signatures`.
             inputs: a value for every input, by alias.
             outputs: the aliases to compute; all when empty.
+            deadline: on `time.monotonic`; for a model that lets requests wait.
 
         Returns:
             The outputs by alias. Strings are object arrays of bytes.
@@ -52,11 +58,17 @@ class Model(abc.ABC):
         """
         aliases = tuple(outputs) or tuple(signature.outputs)
         specs, tensors = self._plan(signature.name, aliases)
-        by_tensor = self.run_tensors(specs, {spec.tensor: inputs[spec.alias] for spec in specs}, tensors)
+        values = {spec.tensor: inputs[spec.alias] for spec in specs}
+        by_tensor = self.run_tensors(specs, values, tensors, deadline=deadline)
         return {alias: by_tensor[signature.outputs[alias].tensor] for alias in aliases}
 
     def run_tensors(
-        self, feeds: tuple[TensorSpec, ...], values: Mapping[str, Array], fetches: tuple[str, ...]
+        self,
+        feeds: tuple[TensorSpec, ...],
+        values: Mapping[str, Array],
+        fetches: tuple[str, ...],
+        *,
+        deadline: float | None = None,
     ) -> dict[str, Array]:
         """Run by tensor names, for what spans several signatures.
 
@@ -64,6 +76,7 @@ class Model(abc.ABC):
             feeds: the inputs, no tensor twice, sorted by tensor name.
             values: a value for each, by tensor name.
             fetches: the names of the tensors to compute, none twice.
+            deadline: as for `run`.
 
         Returns:
             The tensors by name.
@@ -71,21 +84,33 @@ class Model(abc.ABC):
         Raises:
             ServingError: as `run`.
         """
-        for index, spec in enumerate(feeds):
-            value = values[spec.tensor]
+        arrays = [values[spec.tensor] for spec in feeds]
+        self.check(feeds, arrays)
+        results = self.call(tuple(spec.tensor for spec in feeds), arrays, fetches, deadline)
+        return dict(zip(fetches, results, strict=True))
+
+    def check(self, feeds: tuple[TensorSpec, ...], values: Sequence[Array]) -> None:
+        """Refuse an element type other than declared: INVALID_ARGUMENT. `values` are those of `feeds`."""
+        for index, (spec, value) in enumerate(zip(feeds, values, strict=True)):
             if value.dtype != spec.dtype.numpy:
                 found = dtypes.of_array(value)
                 if found != spec.dtype:
                     raise invalid_argument(
                         f"Expects arg[{index}] to be {spec.dtype.name} but {found.name} is provided"
                     )
-        names = tuple(spec.tensor for spec in feeds)
-        results = self._call(names, [values[name] for name in names], fetches)
-        return dict(zip(fetches, results, strict=True))
 
     @abc.abstractmethod
-    def _call(self, feeds: tuple[str, ...], values: Sequence[Array], fetches: tuple[str, ...]) -> list[Array]:
-        """Compute the tensors `fetches`, in their order, from a value for each of the tensors `feeds`."""
+    def call(
+        self,
+        feeds: tuple[str, ...],
+        values: Sequence[Array],
+        fetches: tuple[str, ...],
+        deadline: float | None,
+    ) -> list[Array]:
+        """Compute the tensors `fetches`, in their order, from a value for each of the tensors `feeds`.
+
+        For models that wrap others; `values` have passed `check`.
+        """
 
     @abc.abstractmethod
     def close(self) -> None:

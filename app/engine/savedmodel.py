@@ -9,6 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import tensorflow as tf
@@ -18,9 +19,10 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.saved_model import loader_impl
 
 from app.engine.optimise import Optimisation, optimise
+from app.engine.placement import place
 from app.engine.session_model import SessionModel
 from app.engine.status import tensorflow_errors
-from app.errors import Code, ServingError, not_found
+from app.errors import Code, ServingError, cannot_read, not_found
 from app.telemetry.metrics import Registry
 from app.telemetry.serving_metrics import TensorFlowMetrics, micros
 
@@ -33,6 +35,8 @@ def load(
     config: Any,
     *,
     metrics: TensorFlowMetrics | None = None,
+    device: str = "",
+    in_callers_thread: bool = True,
     optimisation: Optimisation | None = None,
 ) -> SessionModel:
     """Load the SavedModel in the version directory `path`.
@@ -43,6 +47,8 @@ def load(
         config: a `ConfigProto` for the session. TensorFlow takes thread counts from the first
             session of the process only.
         metrics: where the load, and later the runs of the model, are counted; nowhere if None.
+        device: where the whole graph goes, such as `/device:GPU:1`; empty leaves it to TensorFlow.
+        in_callers_thread: whether runs stay in their caller's thread.
         optimisation: what may be done to make the model fast; nothing if None.
 
     Raises:
@@ -52,7 +58,15 @@ def load(
     """
     metrics = metrics or TensorFlowMetrics.make(Registry())
     try:
-        model = _load(path, tags, config, metrics, optimisation)
+        make = partial(_load, path, tags, config, metrics, device, in_callers_thread=in_callers_thread)
+        model, size, seconds = make()
+        if optimisation is not None and not device:  # a replica's graph stays as it was placed
+            try:
+                model = optimise(model, model.session, size, optimisation, seconds)
+            except Exception:  # the rewritten graph may spoil the session for the original: begin anew
+                logger.exception("Making the model in %s fast failed; it is loaded again as it is.", path)
+                model.close()
+                model, _, _ = make()
     except BaseException:
         metrics.load_attempts.increment(path, "fail")
         raise
@@ -61,8 +75,15 @@ def load(
 
 
 def _load(
-    path: str, tags: Sequence[str], config: Any, metrics: TensorFlowMetrics, optimisation: Optimisation | None
-) -> SessionModel:
+    path: str,
+    tags: Sequence[str],
+    config: Any,
+    metrics: TensorFlowMetrics,
+    device: str,
+    *,
+    in_callers_thread: bool,
+) -> tuple[SessionModel, int, float]:
+    """The model, the bytes of its graph and the seconds it took."""
     start = time.perf_counter_ns()
     logger.info("Reading SavedModel from: %s", path)
     meta_graph = _meta_graph(_parse(path), tags)
@@ -72,7 +93,7 @@ def _load(
     metrics.session_created.set(to=True)
     try:
         with graph.as_default(), tensorflow_errors():
-            stages = _restore(path, tags, session)
+            stages = _restore(path, tags, session, device)
     except (OSError, ValueError, RuntimeError) as error:
         session.close()
         raise ServingError(Code.INVALID_ARGUMENT, f"Cannot load SavedModel in {path}: {error}") from error
@@ -88,20 +109,15 @@ def _load(
         " ".join(tags),
         taken,
     )
-    model = SessionModel(session, meta_graph.signature_def, metrics)
-    if optimisation is None:
-        return model
-    try:
-        return optimise(model, session, meta_graph.graph_def.ByteSize(), optimisation, taken / 1e6)
-    except Exception:  # the rewritten graph may spoil the session for the original: begin anew without it
-        logger.exception("Making the model in %s fast failed; it is loaded again as it is.", path)
-        model.close()
-        return _load(path, tags, config, metrics, None)
+    model = SessionModel(session, meta_graph.signature_def, metrics, in_callers_thread=in_callers_thread)
+    return model, meta_graph.graph_def.ByteSize(), taken / 1e6
 
 
-def _restore(path: str, tags: Sequence[str], session: Any) -> dict[str, int]:
+def _restore(path: str, tags: Sequence[str], session: Any, device: str) -> dict[str, int]:
     """Bring the model into `session`, as `SavedModelLoader.load` does; microseconds by stage."""
     loader = loader_impl.SavedModelLoader(path)
+    if device:
+        place(loader.get_meta_graph_def_from_tags(list(tags)), device)
     saver, _ = loader.load_graph(session.graph, list(tags))
     start = time.perf_counter_ns()
     loader.restore_variables(session, saver)
@@ -125,10 +141,7 @@ def _parse(path: str) -> Any:
         except NotADirectoryError:
             raise ServingError(Code.FAILED_PRECONDITION, f"{path}; Not a directory") from None
         except OSError as error:
-            raise ServingError(
-                Code.PERMISSION_DENIED,
-                f"{file}: {error.strerror}. Make it readable for user {os.getuid()}, group {os.getgid()}.",
-            ) from None
+            raise cannot_read(file, error.strerror) from None
         try:
             saved_model = read(content)
             if not saved_model.meta_graphs:  # also what many kinds of damage, and an empty file, parse as
@@ -141,10 +154,7 @@ def _parse(path: str) -> Any:
             ) from None
         return saved_model
     if os.path.exists(path) and not os.access(path, os.R_OK | os.X_OK):
-        raise ServingError(
-            Code.PERMISSION_DENIED,
-            f"{path}: Permission denied. Make it readable for user {os.getuid()}, group {os.getgid()}.",
-        )
+        raise cannot_read(path, "Permission denied")
     raise not_found(
         "Specified file path does not appear to contain a SavedModel bundle "
         f"(should have a file called `saved_model.pb`)\nSpecified file path: {path}"

@@ -18,15 +18,22 @@ from app.engine.status import tensorflow_errors
 from app.telemetry.metrics import Registry
 from app.telemetry.serving_metrics import TensorFlowMetrics, micros
 
+# No hand-over: a small graph takes a few microseconds. A graph on several devices runs in the first pool all
+# the same, that is TensorFlow's rule.
+_CALLERS_THREAD = -1
+_FIRST_POOL = 0
+
 
 class SessionModel(Model):
-    """Runs in the calling thread, without holding the GIL."""
+    """Runs in the calling thread, unless told otherwise, and without holding the GIL."""
 
     def __init__(
         self,
         session: Any,
         signature_defs: Mapping[str, Any],
         metrics: TensorFlowMetrics | None = None,
+        *,
+        in_callers_thread: bool = True,
         tensors: Mapping[str, str] | None = None,
     ) -> None:
         """Take over `session`, in which the model is restored and initialised.
@@ -35,13 +42,16 @@ class SessionModel(Model):
             session: runs the model.
             signature_defs: the protos as they stand in the model's file.
             metrics: where runs are counted; nowhere if None.
+            in_callers_thread: whether runs stay in their caller's thread.
             tensors: the names in the session's graph of the signatures' tensors, where they have others.
         """
         super().__init__(signature_defs)
         self._session = session
         self._tensors = dict(tensors or {})
         self._metrics = metrics or TensorFlowMetrics.make(Registry())
-        make = partial(_make_callable, session, threading.Lock(), self._metrics)
+        self._in_callers_thread = in_callers_thread
+        pool = _CALLERS_THREAD if in_callers_thread else _FIRST_POOL
+        make = partial(_make_callable, session, threading.Lock(), self._metrics, pool=pool)
         # The callables keep the session alive.
         self._callable = lru_cache(maxsize=PLANS_KEPT)(make)
         # Each callable of an optimised graph keeps filters of its own, in oneDNN's layout. So a client that
@@ -49,11 +59,29 @@ class SessionModel(Model):
         whole = lru_cache(maxsize=PLANS_KEPT)(partial(_whole, list(self.signatures.values())))
         self._whole = whole if tensors else None
 
+    @property
+    def session(self) -> Any:
+        """The session that runs it."""
+        return self._session
+
     def with_tensors(self, tensors: Mapping[str, str]) -> SessionModel:
         """The same signatures in the same session, by way of other tensors: original name to new name."""
-        return SessionModel(self._session, self.signature_defs, self._metrics, tensors)
+        return SessionModel(
+            self._session,
+            self.signature_defs,
+            self._metrics,
+            in_callers_thread=self._in_callers_thread,
+            tensors=tensors,
+        )
 
-    def _call(self, feeds: tuple[str, ...], values: Sequence[Array], fetches: tuple[str, ...]) -> list[Array]:
+    def call(
+        self,
+        feeds: tuple[str, ...],
+        values: Sequence[Array],
+        fetches: tuple[str, ...],
+        deadline: float | None,  # noqa: ARG002 - a run that was begun goes on to its end
+    ) -> list[Array]:
+        """Run the graph in the calling thread."""
         if self._whole is None:
             return self._run(feeds, values, fetches)
         all_fetches = self._whole(feeds, fetches)
@@ -82,10 +110,11 @@ def _make_callable(
     metrics: TensorFlowMetrics,
     feeds: tuple[str, ...],
     fetches: tuple[str, ...],
+    *,
+    pool: int,
 ) -> Any:
     options = config_pb2.CallableOptions(feed=feeds, fetch=fetches)
-    # -1 runs the graph in the caller's thread: no hand-over, a few microseconds for a small graph.
-    options.run_options.inter_op_thread_pool = -1
+    options.run_options.inter_op_thread_pool = pool
     with lock, tensorflow_errors():  # making one extends the graph, which is not thread-safe
         start = time.perf_counter_ns()
         made = session._make_callable_from_options(options)

@@ -57,6 +57,7 @@ class Manager(Generic[S]):
         load_threads: int = 1,
         unload_threads: int = 1,
         initial_load_threads: int = 1,
+        forgotten: Callable[[str, int, str], None] | None = None,
     ) -> None:
         """Prepare a manager without versions.
 
@@ -68,10 +69,13 @@ class Manager(Generic[S]):
             load_threads: how many versions may load at a time; at least 1.
             unload_threads: how many versions may unload at a time; at least 1.
             initial_load_threads: takes the place of `load_threads` until `initial_loads_done`.
+            forgotten: told (model, version, path) of what is neither wanted nor loaded any more, before
+                it may be loaded again; must not raise. A stop forgets nothing.
         """
         self.labels = Labels()
         self._load_servable = load
         self._board = board
+        self._forgotten = forgotten
         self._max_retries = max(0, max_retries)
         self._retry_seconds = max(0.0, retry_seconds)
         self._changed = threading.Condition()
@@ -99,12 +103,12 @@ class Manager(Generic[S]):
                     self._publish(held[number], State.START)
                 else:
                     version.aspired = True
-                    if version.state is State.UNLOADING:
+                    if version.state is State.UNLOADING or version.forgetting:
                         version.came_back = path  # loaded anew once it is gone
             for number in held.keys() - versions.keys():
                 held[number].aspired = False
                 held[number].came_back = None
-                self._forget_if_ended(held[number])
+                held[number].forgetting |= held[number].state is State.END
             self._changed.notify_all()
 
     # What requests call.
@@ -182,10 +186,12 @@ class Manager(Generic[S]):
 
     def _advance(self, version: Version[S]) -> Callable[[], None] | None:
         """Go on with a version that something was begun for; LOADING, it waits for its next attempt."""
-        self._forget_if_ended(version)
         if version.state in (State.START, State.LOADING) and not version.aspired:
             self._cancel(version)
-        elif version.state is State.UNLOADING and version.handles == 0:
+        if version.forgetting or (version.state is State.END and not version.aspired):
+            version.busy = version.forgetting = True
+            return partial(self._forget, version)
+        if version.state is State.UNLOADING and version.handles == 0:
             if self._unloads < self._unload_threads:
                 version.busy = True
                 self._unloads += 1
@@ -276,14 +282,14 @@ class Manager(Generic[S]):
             )
             logger.error("Loading servable: %s failed: %s%s", version.id, error, then)
         version.last_error = str(error)
+        if final and self._max_retries:  # said first: the end of the only version ends a start
+            logger.error(
+                "Servable %s cannot be loaded: given up after %d attempts.", version.id, version.attempts
+            )
         with self._changed:
             version.retry_at = time.monotonic() + self._retry_seconds
             if final:
                 self._publish(version, State.END, error)
-        if final and self._max_retries:
-            logger.error(
-                "Servable %s cannot be loaded: given up after %d attempts.", version.id, version.attempts
-            )
 
     def _cancel(self, version: Version[S]) -> None:
         """End a version that is no longer wanted before it was loaded."""
@@ -292,12 +298,16 @@ class Manager(Generic[S]):
         self._publish(version, State.END, error)
         if tried:
             logger.info("Retrying of Loading servable: %s was cancelled.", version.id)
-        self._forget_if_ended(version)
 
-    def _forget_if_ended(self, version: Version[S]) -> None:
-        """Drop a version that ended and is not wanted: the board remembers it, and it may come back."""
-        if version.state is State.END and not version.aspired and not version.busy:
+    def _forget(self, version: Version[S]) -> None:
+        """Drop a version that ended and was left out: the board remembers it, and it may come back."""
+        if self._forgotten is not None:
+            self._forgotten(version.model, version.number, version.path)
+        with self._changed:
             del self._models[version.model][version.number]
+            if version.aspired:
+                self._begin_anew(version, version.came_back or version.path)
+            self._changed.notify_all()
 
     def _unload(self, version: Version[S]) -> None:
         assert version.servable is not None
@@ -314,9 +324,12 @@ class Manager(Generic[S]):
         """End `version`, and begin it anew from the path `again` if it is wanted again."""
         self._publish(version, State.END, error)
         if again is not None:
-            anew = Version[S](version.model, version.number, again)
-            self._models[version.model][version.number] = anew
-            self._publish(anew, State.START)
+            self._begin_anew(version, again)
+
+    def _begin_anew(self, version: Version[S], path: str) -> None:
+        anew = Version[S](version.model, version.number, path)
+        self._models[version.model][version.number] = anew
+        self._publish(anew, State.START)
 
     def _publish(self, version: Version[S], state: State, error: ServingError | None = None) -> None:
         version.state = state

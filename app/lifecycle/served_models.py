@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 
+from app.config.base_path import normalised
 from app.config.model_config import ModelConfig, check_platform
 from app.errors import Code, ServingError, invalid_argument
 from app.lifecycle.labels import Labels
-from app.lifecycle.source import FileSystemSource, SourceModel
+from app.lifecycle.source import SourceModel
+from app.lifecycle.sources import Sources
 from app.lifecycle.states import State, StateBoard, VersionStatus
 
 logger = logging.getLogger(__name__)
@@ -21,7 +22,7 @@ class ServedModels:
 
     def __init__(
         self,
-        source: FileSystemSource,
+        source: Sources,
         board: StateBoard,
         labels: Labels,
         *,
@@ -69,7 +70,7 @@ class ServedModels:
             self._labels.replace({name: model.labels for name, model in wanted.items()})
             self._source.set_models(
                 {
-                    name: SourceModel(os.path.normpath(model.base_path), model.policy)
+                    name: SourceModel(normalised(model.base_path), model.policy)
                     for name, model in wanted.items()
                 }
             )

@@ -1,22 +1,19 @@
-"""The file system source: looks at base paths and tells the manager which versions are wanted."""
+"""A source looks at base paths and tells the manager which versions are wanted."""
 
 from __future__ import annotations
 
 import logging
 import queue
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from app.config.version_policy import VersionPolicy
-from app.lifecycle.storage import BasePathError, Listing, Settling, list_versions, read_entries
+from app.lifecycle.storage import BasePathError, Listing, LocalStorage, Storage
 from app.lifecycle.watcher import Watcher
 
 logger = logging.getLogger(__name__)
-
-# How soon to look again at a directory that is still being copied.
-_SETTLING_LOOK_SECONDS = 0.25
 
 
 class AspiredVersionsTarget(Protocol):
@@ -44,9 +41,8 @@ class _Look:
     """What the last look at a model saw. While nothing of it changes, nothing has to be done."""
 
     model: SourceModel
-    entries: frozenset[tuple[str, int]]
-    paths: frozenset[str]
-    copying: tuple[int, ...]
+    listing: Listing
+    copying: Mapping[int, str]
 
 
 class FileSystemSource:
@@ -56,12 +52,21 @@ class FileSystemSource:
     with it is logged once, not at every look.
     """
 
-    def __init__(self, target: AspiredVersionsTarget, poll_seconds: float) -> None:
+    def __init__(
+        self,
+        target: AspiredVersionsTarget,
+        poll_seconds: float,
+        storage: Storage | None = None,
+        *,
+        name: str = "ferry-source",
+    ) -> None:
         """Prepare a source without models.
 
         Args:
             target: told the versions to have after every look.
             poll_seconds: time between looks; 0 looks once, below 0 never.
+            storage: where the base paths are; local directories, with events, if None.
+            name: of the thread.
         """
         # Held while the models change and while the target is told, so that a look at what was
         # configured before never undoes a change.
@@ -69,20 +74,25 @@ class FileSystemSource:
         self._models: Mapping[str, SourceModel] = {}
         self._target = target
         self._poll_seconds = poll_seconds
-        self._settling = Settling()
+        self._local = LocalStorage() if storage is None else None
+        self._storage: Storage = storage or self._local or LocalStorage()
         self._renamed: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._looks: dict[str, _Look] = {}
         self._reported: dict[str, str] = {}
         self._wake = threading.Event()
         self._stopping = False
-        self._watcher = Watcher(self._noticed)
-        self._thread = threading.Thread(target=self._run, name="ferry-source", daemon=True)
+        self._watcher = Watcher(self._noticed) if storage is None else None
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
-    def set_models(self, models: Mapping[str, SourceModel]) -> None:
-        """Look for exactly these models from now on; versions of others are no longer wanted."""
+    def set_models(self, models: Mapping[str, SourceModel], *, elsewhere: Container[str] = ()) -> None:
+        """Look for exactly these models from now on.
+
+        Versions of others are no longer wanted, unless another source looks for them: `elsewhere`.
+        """
         with self._lock:
             for name in self._models.keys() - models.keys():
-                self._target.set_aspired(name, {})
+                if name not in elsewhere:
+                    self._target.set_aspired(name, {})
                 self._reported.pop(name, None)
             self._models = dict(models)
         self._wake.set()
@@ -91,11 +101,11 @@ class FileSystemSource:
         """Begin to look, in a thread of its own."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """End the thread and its watches."""
+    def stop(self, *, wait: bool = True) -> None:
+        """End the thread and its watches; without `wait`, once the look under way is done."""
         self._stopping = True
         self._wake.set()
-        if self._thread.is_alive():
+        if wait and self._thread.is_alive():
             self._thread.join()
 
     def _run(self) -> None:
@@ -105,18 +115,22 @@ class FileSystemSource:
         if self._poll_seconds == 0:
             # Once there are models; a copy under way is waited for.
             while (self.look() or not self._models) and not self._stopping:
-                self._wake.wait(_SETTLING_LOOK_SECONDS)
+                self._wake.wait(self._storage.look_again_seconds)
             return
-        self._watcher.start()
+        if self._watcher is not None:
+            self._watcher.start()
         try:
             while not self._stopping:
                 # Cleared before the look: what happens during it makes the next one come at once.
                 self._wake.clear()
-                self._watcher.watch_only({model.base_path for model in self._models.values()})
+                if self._watcher is not None:
+                    self._watcher.watch_only({model.base_path for model in self._models.values()})
                 unsettled = self.look()
-                self._wake.wait(_SETTLING_LOOK_SECONDS if unsettled else self._poll_seconds)
+                soon = min(self._storage.look_again_seconds, self._poll_seconds)
+                self._wake.wait(soon if unsettled else self._poll_seconds)
         finally:
-            self._watcher.stop()
+            if self._watcher is not None:
+                self._watcher.stop()
 
     def _noticed(self, renamed: str | None) -> None:
         """Look again; called in watchdog's thread."""
@@ -130,40 +144,59 @@ class FileSystemSource:
         Returns:
             Whether some version is still being copied, so that another look should follow soon.
         """
-        while not self._renamed.empty():
-            self._settling.trust(self._renamed.get())
-        unsettled = changed = False
+        while self._local is not None and not self._renamed.empty():
+            self._local.trust(self._renamed.get())
+        failed = changed = False
         for name, model in self._models.items():
             try:
-                entries = read_entries(name, model.base_path)
+                changed = self._look_at(name, model) or changed
             except BasePathError as error:
-                self._looks.pop(name, None)
+                failed = True
                 self._report(
                     name, f"FileSystemStoragePathSource encountered a filesystem access error: {error}"
                 )
-                continue
-            last = self._looks.get(name)
-            if last is None or last.copying or last.model is not model or last.entries != entries:
-                self._look_at(name, model, entries)
-                unsettled = unsettled or bool(self._looks[name].copying)
-                changed = True
         for gone in self._looks.keys() - self._models.keys():
             del self._looks[gone]
-            changed = True
-        if changed:
-            self._settling.forget_all_but({path for look in self._looks.values() for path in look.paths})
-        return unsettled
+        if changed and not failed:  # what cannot be seen for a moment has not gone
+            self._storage.forget_all_but(
+                {path for look in self._looks.values() for path in look.listing.versions.values()}
+            )
+        return any(look.copying for look in self._looks.values())
 
-    def _look_at(self, name: str, model: SourceModel, entries: frozenset[tuple[str, int]]) -> None:
-        """Tell the target what is wanted of `entries`, and remember them."""
-        listing = list_versions(model.base_path, (entry for entry, _ in entries))
-        paths = listing.versions
-        complete = {number: path for number, path in paths.items() if self._settling.is_complete(path)}
-        copying = tuple(sorted(paths.keys() - complete.keys()))
-        self._looks[name] = _Look(model, entries, frozenset(paths.values()), copying)
+    def _look_at(self, name: str, model: SourceModel) -> bool:
+        """Look at one model, and tell the target if there was a change.
+
+        Raises:
+            BasePathError: what it has cannot be found out.
+        """
+        listing = self._storage.list_versions(name, model.base_path)
+        last = self._looks.get(name)
+        if last is not None and last.listing is listing and last.model is model and not last.copying:
+            return False
+        complete, copying = self._complete(model, listing)
+        self._looks[name] = _Look(model, listing, copying)
         self._report(name, _problem(name, model, listing, copying))
         if complete or not copying:
             self._tell(name, model, complete)
+        return True
+
+    def _complete(self, model: SourceModel, listing: Listing) -> tuple[dict[int, str], dict[int, str]]:
+        """The versions without those still being written, and why each of these is.
+
+        Only versions that the policy would choose are asked about: that costs requests.
+        """
+        complete = dict(listing.versions)
+        copying: dict[int, str] = {}
+        while True:
+            found = {
+                number: why
+                for number in model.policy.select(complete)
+                if (why := self._storage.unfinished(complete[number])) is not None
+            }
+            if not found:
+                return complete, copying
+            copying |= found
+            complete = {number: path for number, path in complete.items() if number not in found}
 
     def _tell(self, name: str, model: SourceModel, complete: Mapping[int, str]) -> None:
         """Tell the target what is wanted of `complete`, unless the model has changed meanwhile."""
@@ -179,7 +212,7 @@ class FileSystemSource:
         self._reported[name] = problem
 
 
-def _problem(name: str, model: SourceModel, listing: Listing, copying: Sequence[int]) -> str:
+def _problem(name: str, model: SourceModel, listing: Listing, copying: Mapping[int, str]) -> str:
     """What a user should know of a base path; empty if all is well."""
     if not listing.versions:
         return (
@@ -187,9 +220,10 @@ def _problem(name: str, model: SourceModel, listing: Listing, copying: Sequence[
             f"name your leaf directory as a number (eg. '/1/')?"
         )
     told = [*listing.duplicates]
-    if copying:
-        which = f"Version {copying[0]}" if len(copying) == 1 else f"Versions {', '.join(map(str, copying))}"
-        told.append(f"{which} of servable {name} {'is' if len(copying) == 1 else 'are'} still being written.")
+    told += [
+        f"Version {number} of servable {name} is still being written.{' ' if why else ''}{why}"
+        for number, why in sorted(copying.items())
+    ]
     missing = sorted((model.policy.specific or frozenset()) - listing.versions.keys())
     told += [f"Version {number} of servable {name} was requested but is not there." for number in missing]
     if model.policy.specific is not None and not model.policy.specific:

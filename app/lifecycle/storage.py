@@ -1,4 +1,4 @@
-"""What is on disk: the numbered version directories under a base path."""
+"""The numbered version directories under a base path, and whether one is complete."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import stat
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 # strtoll's grammar, which TensorFlow Serving uses: blanks, a sign and leading zeros are fine.
 _NUMBER = re.compile(r"\s*[+-]?[0-9]+\s*\Z", re.ASCII)
@@ -79,6 +80,67 @@ def list_versions(base_path: str, names: Iterable[str]) -> Listing:
     return Listing(versions, tuple(duplicates))
 
 
+class Storage(Protocol):
+    """Where versions are found: a local file system, or a remote store."""
+
+    @property
+    def look_again_seconds(self) -> float:
+        """How soon to look again at what is still being written."""
+
+    def list_versions(self, model: str, base_path: str) -> Listing:
+        """The versions under `base_path`; raises BasePathError.
+
+        The very object of the last time says that nothing came or went since.
+        """
+
+    def unfinished(self, path: str) -> str | None:
+        """Why the version at `path` cannot be loaded yet, in a sentence or ""; None if it can.
+
+        Raises BasePathError if that cannot be found out.
+        """
+
+    def forget_all_but(self, paths: set[str]) -> None:
+        """Drop what is remembered of other versions."""
+
+
+class LocalStorage:
+    """Versions in directories of this machine."""
+
+    look_again_seconds = 0.25
+
+    def __init__(self, quiet_seconds: float = 1.0) -> None:
+        """Remember nothing yet; a copy is complete after `quiet_seconds` without a change."""
+        self._settling = Settling(quiet_seconds)
+        self._listings: dict[str, tuple[frozenset[tuple[str, int]], Listing]] = {}
+
+    def list_versions(self, model: str, base_path: str) -> Listing:
+        """See `Storage`."""
+        entries = read_entries(model, base_path)
+        known = self._listings.get(base_path)
+        if known is not None and known[0] == entries:
+            return known[1]
+        listing = list_versions(base_path, (name for name, _ in entries))
+        self._listings[base_path] = entries, listing
+        return listing
+
+    def trust(self, path: str) -> None:
+        """Take `path` as complete at the next look: it was renamed into place."""
+        self._settling.trust(path)
+
+    def unfinished(self, path: str) -> str | None:
+        """See `Storage`; there is never more to say than that files still change."""
+        return None if self._settling.is_complete(path) else ""
+
+    def forget_all_but(self, paths: set[str]) -> None:
+        """See `Storage`."""
+        self._settling.forget_all_but(paths)
+        self._listings = {
+            base_path: kept
+            for base_path, kept in self._listings.items()
+            if not paths.isdisjoint(kept[1].versions.values())
+        }
+
+
 class Settling:
     """Tells a version directory that is still being copied from one that is complete.
 
@@ -90,7 +152,7 @@ class Settling:
     def __init__(self, quiet_seconds: float = 1.0) -> None:
         """Remember nothing yet."""
         self._quiet = quiet_seconds
-        self._complete: dict[str, tuple[int, int]] = {}
+        self._complete: dict[str, object] = {}
         self._seen: dict[str, tuple[object, float]] = {}
         self._renamed: set[str] = set()
 
@@ -105,12 +167,27 @@ class Settling:
         except OSError:
             return True  # what cannot be looked at is left to the load, whose error names the cause
         identity = (status.st_dev, status.st_ino)
-        if self._complete.get(path) == identity:
+        if self.knows(path, identity):
             return True
         if path in self._renamed:
             return self._done(path, identity)
         fingerprint = tuple(sorted(_files(path)))
         newest = max((changed for _, _, changed in fingerprint), default=status.st_ctime)
+        return self.has_settled(path, identity, fingerprint, newest)
+
+    def knows(self, path: str, identity: object) -> bool:
+        """Whether what stands at `path` was found complete before."""
+        return self._complete.get(path) == identity
+
+    def has_settled(self, path: str, identity: object, fingerprint: object, newest: float) -> bool:
+        """Whether what stands at `path` is complete.
+
+        Args:
+            path: where it stands; a local path or a URI.
+            identity: not None, and another one once something else stands there.
+            fingerprint: equal as long as nothing is written.
+            newest: when something was last written there, as a UNIX time.
+        """
         now = time.monotonic()
         # A time stamp in the future (another machine's clock) is not old: it takes the slow way.
         if time.time() - newest >= self._quiet * 2:
@@ -123,7 +200,7 @@ class Settling:
             return self._done(path, identity)
         return False
 
-    def _done(self, path: str, identity: tuple[int, int]) -> bool:
+    def _done(self, path: str, identity: object) -> bool:
         self._seen.pop(path, None)
         self._complete[path] = identity
         return True

@@ -46,7 +46,8 @@ class Version(Generic[S]):
         handles: how many handles are out.
         servable: what was loaded.
         last_error: the text of the last failed attempt.
-        came_back: the path to load anew once it is gone, if it was wanted again while it unloads.
+        forgetting: whether it ended, was left out, and has to be forgotten before it may come back.
+        came_back: the path to load anew once it is gone, if it was wanted again meanwhile.
     """
 
     model: str
@@ -60,6 +61,7 @@ class Version(Generic[S]):
     handles: int = 0
     servable: S | None = None
     last_error: str = ""
+    forgetting: bool = False
     came_back: str | None = None
 
     @property

@@ -116,12 +116,12 @@ def _behaviour(path: str, method: Method) -> Any:
 
 
 def _server_options(options: Options) -> list[tuple[str, int | str]]:
-    arguments: list[tuple[str, int | str]] = [
-        ("grpc.max_receive_message_length", _LARGEST_MESSAGE),
-        ("grpc.max_send_message_length", -1),
-    ]
+    arguments: dict[str, int | str] = {
+        "grpc.max_receive_message_length": _LARGEST_MESSAGE,
+        "grpc.max_send_message_length": -1,
+    }
     for item in filter(None, options.grpc_channel_arguments.split(",")):
         key, _, value = item.partition("=")
         is_int32 = _DIGITS.fullmatch(value) and -(1 << 31) <= int(value) < 1 << 31
-        arguments.append((key, int(value) if is_int32 else value))
-    return arguments
+        arguments[key] = int(value) if is_int32 else value
+    return list(arguments.items())

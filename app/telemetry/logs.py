@@ -8,6 +8,9 @@ from datetime import UTC, datetime
 
 _LETTERS = {"DEBUG": "D", "INFO": "I", "WARNING": "W", "ERROR": "E", "CRITICAL": "F"}
 
+# These tell each failed request, with a traceback; who asked tells it once, with what to do.
+_SILENT = ("azure", "gcsfs")
+
 
 class TensorFlowFormatter(logging.Formatter):
     """Formats records as TensorFlow Serving's log lines, times in UTC."""
@@ -31,3 +34,5 @@ def configure() -> None:
     root.handlers = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("app").setLevel(logging.INFO)
+    for name in _SILENT:
+        logging.getLogger(name).setLevel(logging.CRITICAL)

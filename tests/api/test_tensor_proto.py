@@ -110,6 +110,16 @@ def test_arrays_need_not_be_contiguous(as_content: bool) -> None:
     assert_same(to_array(made), array)
 
 
+@pytest.mark.parametrize("length", [31, 32, 1000])
+@pytest.mark.parametrize("dtype", [dtype for dtype in ALL if dtype is not STRING], ids=lambda d: d.name)
+def test_long_fields_are_those_that_tensorflow_writes(dtype: DType, length: int) -> None:
+    values = np.random.default_rng(length).integers(0, 2, length).astype(dtype.numpy)
+    written = from_array(values, dtype)
+    np.testing.assert_array_equal(tf.make_ndarray(written), values)
+    assert not written.tensor_content
+    assert_same(to_array(written), values)
+
+
 def test_repeated_values_are_written_out() -> None:
     made = from_array(np.zeros(5, np.float32), dtypes.of_array(np.zeros(1, np.float32)))
     assert list(made.float_val) == [0.0] * 5

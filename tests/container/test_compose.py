@@ -83,4 +83,19 @@ def test_single_defaults_are_the_readmes(compose: list[str]) -> None:
         assert port in shown
 
 
+def test_gpu_is_single_on_all_gpus(compose: list[str]) -> None:
+    environment = {name: text for name, text in os.environ.items() if name not in DEFAULTED}
+    shown = {}
+    for stack in ("single", "gpu"):
+        command = [*compose, "-f", str(REPOSITORY / "compose" / f"{stack}.yml"), "config"]
+        run = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+        shown[stack] = [line.strip() for line in run.stdout.splitlines()]
+    for line in ("driver: nvidia", "count: all", "image: ferry:gpu"):
+        assert line in shown["gpu"] or line.replace("all", "-1") in shown["gpu"]
+        assert line not in shown["single"]
+    assert any("gpu" in line for line in shown["gpu"] if line.startswith("- "))
+    rest = set(shown["single"]) - {"image: ferry:latest", "version: '3.7'"}
+    assert rest <= set(shown["gpu"])
+
+
 DEFAULTED = ("FERRY_IMAGE", "MODEL_DIR", "MODEL_NAME", "GRPC_PORT", "REST_PORT")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from tests.container.containers import (
     QUICK_HEALTH,
     SERVER,
     Server,
+    make_readable,
     predict_grpc,
     started,
 )
+from tests.support import tflite_models
 from tests.support.process import wait_until
 
 pytestmark = pytest.mark.container
@@ -82,6 +85,24 @@ def test_any_user_serves_from_a_read_only_root(
         assert predict_grpc(server.port(8500), [1.0]) == [2.5]
 
 
+def test_a_tensorflow_lite_model_is_served(client: docker.DockerClient, image: str, tmp_path: Path) -> None:
+    base_path = tmp_path / MODEL
+    version = tflite_models.save_half_plus(base_path / "1")
+    x, y = ("serving_default_x:0", 1, [-1]), ("PartitionedCall:0", 1, [-1])
+    signature = tflite_models.signature_def({"x": x}, {"y": y})
+    tflite_models.store_signatures(version, {"serving_default": signature})
+    with started(
+        client,
+        image,
+        "--prefer_tflite_model",
+        mounts={make_readable(base_path): f"/models/{MODEL}"},
+        environment={"MODEL_NAME": MODEL},
+        **HARDENED,
+    ) as server:
+        assert server.wait_ready().predict([1.0, 2.0, 5.0]) == ANSWER
+        assert predict_grpc(server.port(8500), [1.0, 2.0, 5.0]) == [2.5, 3.0, 4.5]
+
+
 def test_the_callers_flags_win(client: docker.DockerClient, image: str, sample: Path) -> None:
     with started(
         client,
@@ -130,3 +151,20 @@ def test_the_server_can_be_the_entrypoint(
     with started(client, image, *arguments, mounts=mounts, entrypoint=[program]) as server:
         assert server.wait_ready().predict([1.0, 2.0, 5.0]) == ANSWER
         assert predict_grpc(server.port(8500), [1.0]) == [2.5]
+
+
+def test_threads_follow_the_quota_of_the_container(
+    client: docker.DockerClient, image: str, sample: Path
+) -> None:
+    """`docker run --cpus=1.5`, and half a CPU."""
+    schedulable = len(os.sched_getaffinity(0))
+    mounts, environment = {sample: f"/models/{MODEL}"}, {"MODEL_NAME": MODEL}
+    for quota, cpus in ((1.5, min(2, schedulable)), (0.5, 1)):
+        limit: dict[str, Any] = {"nano_cpus": int(quota * 1e9)}
+        with started(client, image, mounts=mounts, environment=environment, **limit) as server:
+            server.wait_ready()
+            assert f"TensorFlow: {cpus} intra-op and {cpus} inter-op threads" in server.log
+        with started(client, image, "--help", entrypoint=[SERVER], ports=(), **limit) as server:
+            assert server.wait_exit() == 255
+            for name in ("grpc_max_threads", "rest_api_num_threads"):
+                assert f"--{name}={4 * cpus} " in server.log

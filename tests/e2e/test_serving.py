@@ -6,10 +6,15 @@ import gzip
 import json
 
 import grpc
+import numpy as np
 import pytest
 import requests
 from google.protobuf import any_pb2
-from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    prediction_service_pb2_grpc,
+)
 
 from tests.support.process import ServerProcess
 
@@ -136,3 +141,17 @@ def test_grpc_errors_carry_code_and_text(shared_server: ServerProcess) -> None:
         shared_server.prediction.Predict(request, timeout=30)
     assert raised.value.code() is grpc.StatusCode.NOT_FOUND
     assert raised.value.details() == "Servable not found for request: Latest(nope)"
+
+
+def test_grpc_takes_and_gives_large_messages(shared_server: ServerProcess) -> None:
+    values = np.arange(25_000_000, dtype=np.float32)
+    request = shared_server.predict_request([])
+    tensor = request.inputs["x"]
+    tensor.tensor_shape.dim[0].size = len(values)
+    tensor.tensor_content = values.tobytes()
+    assert request.ByteSize() > 100_000_000
+    options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+    with grpc.insecure_channel(f"127.0.0.1:{shared_server.grpc_port}", options=options) as channel:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        answer = stub.Predict(request, timeout=120)
+    np.testing.assert_array_equal(np.array(answer.outputs["y"].float_val, np.float32), values / 2 + 2)

@@ -396,8 +396,15 @@ class ManagerMachine(RuleBasedStateMachine):
         self.board = RecordingBoard()
         self.loaded: list[Servable] = []
         self.manager: Manager[Servable] = Manager(
-            self._load, self.board, max_retries=1, retry_seconds=0, load_threads=2, unload_threads=2
+            self._load,
+            self.board,
+            max_retries=1,
+            retry_seconds=0,
+            load_threads=2,
+            unload_threads=2,
+            forgotten=self._forget,
         )
+        self.held: set[str] = set()
         self.under_way: list[Callable[[], None]] = []
         self.handles: list[Handle[Servable]] = []
         self.wanted: set[int] = set()
@@ -408,7 +415,13 @@ class ManagerMachine(RuleBasedStateMachine):
             raise invalid_argument("broken")
         servable = load(model, version, path)
         self.loaded.append(servable)
+        self.held.add(path)  # as a cache holds what was fetched for it
         return servable
+
+    def _forget(self, model: str, version: int, path: str) -> None:
+        del model, version
+        assert not any(servable.path == path and not servable.closed for servable in self.loaded)
+        self.held.discard(path)
 
     def _available(self) -> set[int]:
         return {status.version for status in self.board.versions("m") if status.state is State.AVAILABLE}
@@ -470,9 +483,32 @@ class ManagerMachine(RuleBasedStateMachine):
                 self.finish(0)
         assert all(servable.closed for servable in self.loaded)
         assert self._available() == set()
+        assert self.held == set(), "what is gone is forgotten"
 
 
 TestManagerMachine = ManagerMachine.TestCase
 TestManagerMachine.settings = settings(
     max_examples=150, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
+
+
+def test_what_is_neither_wanted_nor_loaded_is_forgotten_and_a_stop_forgets_nothing() -> None:
+    forgotten: list[tuple[str, int, str]] = []
+    manager: Manager[Servable] = Manager(
+        load, board := StateBoard(), max_retries=0, forgotten=lambda *version: forgotten.append(version)
+    )
+    manager.start()
+
+    def states() -> dict[int, State]:
+        return {status.version: status.state for status in board.versions("m")}
+
+    manager.set_aspired("m", {1: "one", 2: "bad"})
+    wait_until(lambda: states() == {1: State.AVAILABLE, 2: State.END}, "1 is loaded and 2 has failed")
+    with manager.acquire("m"):
+        manager.set_aspired("m", {3: "three"})
+        wait_until(lambda: states()[1] is State.UNLOADING, "1 is being unloaded")
+        wait_until(lambda: forgotten == [("m", 2, "bad")], "2 is forgotten, and 1 is still in use")
+    wait_until(lambda: forgotten[1:] == [("m", 1, "one")], "1 is forgotten")
+    manager.stop()
+    assert states()[3] is State.END
+    assert len(forgotten) == 2

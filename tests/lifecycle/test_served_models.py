@@ -11,8 +11,9 @@ from app.config.version_policy import VersionPolicy
 from app.errors import ServingError, invalid_argument
 from app.lifecycle.manager import Manager
 from app.lifecycle.served_models import ServedModels
-from app.lifecycle.source import FileSystemSource
+from app.lifecycle.sources import Sources
 from app.lifecycle.states import State, StateBoard
+from app.lifecycle.store import Stores
 from tests.support.process import wait_until
 
 EVERY = VersionPolicy(latest=None)
@@ -37,7 +38,7 @@ class Setting:
         self.directory = directory
         self.board = StateBoard()
         self.manager: Manager[Servable] = Manager(load, self.board, max_retries=0)
-        self.source = FileSystemSource(self.manager, 3600)
+        self.source = Sources(self.manager, 3600, Stores(), 3600)
         self.models = ServedModels(
             self.source, self.board, self.manager.labels, allow_labels_for_unavailable=allow
         )

@@ -63,7 +63,8 @@ def test_a_new_version_is_told_by_its_event_long_before_the_next_poll(tmp_path: 
 def test_a_version_that_is_renamed_into_place_is_told_at_once(tmp_path: Path) -> None:
     target = Target()
     source = looking_at({"m": tmp_path / "m"}, target, 3600)
-    source._settling = Settling(quiet_seconds=3600)  # by settling it would not be told today
+    assert source._local is not None
+    source._local._settling = Settling(quiet_seconds=3600)  # by settling it would not be told today
     (tmp_path / "m").mkdir()
     source.start()
     wait_for(target, ("m", {}))

@@ -176,6 +176,17 @@ def test_a_call_that_takes_longer_ends_at_its_deadline(start: Start, service: Se
     assert method(channel, ECHO)(Text(value="hello"), timeout=30).value == "hello"
 
 
+def test_a_cancelled_call_runs_to_its_end_and_harms_nobody(start: Start, service: Service) -> None:
+    _, channel = start(grpc_max_threads=1)
+    call = method(channel, WAIT).future(Text(), timeout=60)
+    assert service.entered.acquire(timeout=30)
+    assert call.cancel()
+    after = method(channel, ECHO).future(Text(value="hello"), timeout=60)
+    assert not after.done(), "the only thread is still at the cancelled call"
+    service.release.set()
+    assert after.result().value == "hello"
+
+
 def test_calls_run_side_by_side_in_as_many_threads_as_allowed(start: Start, service: Service) -> None:
     _, channel = start(grpc_max_threads=2)
     calls = [method(channel, WAIT).future(Text(), timeout=60) for _ in range(3)]
@@ -205,6 +216,12 @@ def test_channel_arguments_reach_grpc_as_numbers(start: Start) -> None:
     start(port=port)  # gRPC shares ports with itself, unless told not to
     with pytest.raises(ServingError, match="address in use"):
         start(port=port, grpc_channel_arguments="grpc.so_reuseport=0")
+
+
+def test_channel_arguments_win_over_ours(start: Start) -> None:
+    _, channel = start(grpc_channel_arguments="grpc.max_receive_message_length=1000")
+    assert method(channel, ECHO)(Text(value="x" * 900), timeout=30).value
+    assert failure(channel, ECHO, "x" * 1100)[0] == "RESOURCE_EXHAUSTED"
 
 
 @pytest.mark.parametrize("value", ["text", "", "99999999999", "1_0", "-99999999999", "a=b", "\u0661"])

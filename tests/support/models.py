@@ -199,6 +199,62 @@ def save_counting(path: Path) -> Path:
     return save(module, path, signatures)
 
 
+def save_batch_probe(path: Path) -> Path:
+    """A model that tells which batch a row was in. `serving_default`: x float, any shape but a scalar's.
+
+    y is x + 1, n int64 [None] the number of rows of the run; a run with a negative x fails. `pair`: a
+    and b float [None] to their sum y, and n. `words`: string x to itself, and n. `regress`: serialized
+    Examples to outputs float [None], their number. What does not fit batching: `scalar` (an output total
+    of x float [None]), `positive` (those of x float [None] that are above 0) and `constant` (no input).
+    """
+    tf = tensorflow()
+    module = tf.Module()
+    flat = tf.TensorSpec([None], tf.float32, name="x")
+
+    def rows_of(tensor: Any, dtype: Any) -> Any:
+        return tf.fill(tf.shape(tensor)[:1], tf.cast(tf.shape(tensor)[0], dtype))
+
+    def signature(function: Callable[..., Any], *specs: Any) -> Any:
+        made = tf.function(function, input_signature=specs)
+        setattr(module, function.__name__, made)
+        return made
+
+    def probe(x: Any) -> Any:
+        with tf.control_dependencies([tf.debugging.assert_non_negative(x, message="negative")]):
+            return {"y": x + 1.0, "n": rows_of(x, tf.int64)}
+
+    def scalar(x: Any) -> Any:
+        return {"y": x, "total": tf.reduce_sum(x)}
+
+    def positive(x: Any) -> Any:
+        return {"y": tf.boolean_mask(x, x > 0)}
+
+    def constant() -> Any:
+        return {"y": tf.constant([1.0])}
+
+    def pair(a: Any, b: Any) -> Any:
+        return {"y": a + b, "n": rows_of(a, tf.int64)}
+
+    def words(x: Any) -> Any:
+        return {"y": tf.identity(x), "n": rows_of(x, tf.int64)}
+
+    def regress(inputs: Any) -> Any:
+        return {"outputs": rows_of(inputs, tf.float32)}
+
+    signatures = {
+        "serving_default": signature(probe, tf.TensorSpec(None, tf.float32, name="x")),
+        "scalar": signature(scalar, flat),
+        "positive": signature(positive, flat),
+        "constant": signature(constant),
+        "pair": signature(
+            pair, tf.TensorSpec([None], tf.float32, name="a"), tf.TensorSpec([None], tf.float32, name="b")
+        ),
+        "words": signature(words, tf.TensorSpec(None, tf.string, name="x")),
+        "regress": signature(regress, tf.TensorSpec([None], tf.string, name="inputs")),
+    }
+    return save(module, path, signatures)
+
+
 def write_warmup(path: Path, *records: Any) -> Path:
     """Give the version directory `path` a warm-up file of PredictionLogs, or of bytes; the file."""
     tf = tensorflow()

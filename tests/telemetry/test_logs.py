@@ -57,6 +57,8 @@ def loggers() -> Iterator[None]:
     root, app = logging.getLogger(), logging.getLogger("app")
     before = (root.handlers, root.level, app.level)
     yield
+    for name in ("azure", "gcsfs"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
     root.handlers, level, app_level = before
     root.setLevel(level)
     app.setLevel(app_level)
@@ -71,6 +73,7 @@ def test_the_server_speaks_from_info_on_and_libraries_from_warnings_on(
     for name in ("app.lifecycle.manager", "library"):
         for level in (logging.DEBUG, logging.INFO, logging.WARNING):
             logging.getLogger(name).log(level, "level %d", level)
+    logging.getLogger("gcsfs").error("what the caller tells too")
     out, err = capsys.readouterr()
     assert out == ""
     line = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}: (. \S+?):\d+\] (.+)"
