@@ -256,7 +256,7 @@ class Options:
     )
     enable_model_optimization: bool = _flag(
         "bool",
-        True,
+        False,
         "Ferry: rewrite a model at load for speed, where its answers stay equal and it gets faster.",
     )
 

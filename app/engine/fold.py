@@ -9,7 +9,7 @@ from typing import Any
 
 from tensorflow.core.framework import types_pb2
 
-from app.engine.graph_rewrite import FlatGraph, ShapeOf, node_of
+from app.engine.flat_graph import FlatGraph, ShapeOf, node_of
 
 
 def fold_normalisation(graph: FlatGraph, shape_of: ShapeOf) -> int:

@@ -9,7 +9,6 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import tensorflow as tf
@@ -58,15 +57,11 @@ def load(
     """
     metrics = metrics or TensorFlowMetrics.make(Registry())
     try:
-        make = partial(_load, path, tags, config, metrics, device, in_callers_thread=in_callers_thread)
-        model, size, seconds = make()
+        model, graph_bytes, seconds = _load(
+            path, tags, config, metrics, device, in_callers_thread=in_callers_thread
+        )
         if optimisation is not None and not device:  # a replica's graph stays as it was placed
-            try:
-                model = optimise(model, model.session, size, optimisation, seconds)
-            except Exception:  # the rewritten graph may spoil the session for the original: begin anew
-                logger.exception("Making the model in %s fast failed; it is loaded again as it is.", path)
-                model.close()
-                model, _, _ = make()
+            model = optimise(model, config, graph_bytes, optimisation, seconds)
     except BaseException:
         metrics.load_attempts.increment(path, "fail")
         raise

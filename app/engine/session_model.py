@@ -34,7 +34,7 @@ class SessionModel(Model):
         metrics: TensorFlowMetrics | None = None,
         *,
         in_callers_thread: bool = True,
-        tensors: Mapping[str, str] | None = None,
+        whole_signatures: bool = False,
     ) -> None:
         """Take over `session`, in which the model is restored and initialised.
 
@@ -43,11 +43,10 @@ class SessionModel(Model):
             signature_defs: the protos as they stand in the model's file.
             metrics: where runs are counted; nowhere if None.
             in_callers_thread: whether runs stay in their caller's thread.
-            tensors: the names in the session's graph of the signatures' tensors, where they have others.
+            whole_signatures: compute all outputs of a signature even if some are asked for.
         """
         super().__init__(signature_defs)
         self._session = session
-        self._tensors = dict(tensors or {})
         self._metrics = metrics or TensorFlowMetrics.make(Registry())
         self._in_callers_thread = in_callers_thread
         pool = _CALLERS_THREAD if in_callers_thread else _FIRST_POOL
@@ -57,21 +56,21 @@ class SessionModel(Model):
         # Each callable of an optimised graph keeps filters of its own, in oneDNN's layout. So a client that
         # asks for some of a signature's outputs is answered from the callable for all of them.
         whole = lru_cache(maxsize=PLANS_KEPT)(partial(_whole, list(self.signatures.values())))
-        self._whole = whole if tensors else None
+        self._whole = whole if whole_signatures else None
 
     @property
     def session(self) -> Any:
         """The session that runs it."""
         return self._session
 
-    def with_tensors(self, tensors: Mapping[str, str]) -> SessionModel:
-        """The same signatures in the same session, by way of other tensors: original name to new name."""
+    def in_session(self, session: Any) -> SessionModel:
+        """The same signatures in another session, whose graph was optimised."""
         return SessionModel(
-            self._session,
+            session,
             self.signature_defs,
             self._metrics,
             in_callers_thread=self._in_callers_thread,
-            tensors=tensors,
+            whole_signatures=True,
         )
 
     def call(
@@ -89,8 +88,6 @@ class SessionModel(Model):
         return [results[name] for name in fetches]
 
     def _run(self, feeds: tuple[str, ...], values: Sequence[Array], fetches: tuple[str, ...]) -> list[Array]:
-        if self._tensors:
-            feeds, fetches = (tuple(self._tensors[name] for name in names) for names in (feeds, fetches))
         call = self._callable(feeds, fetches)
         start = time.perf_counter_ns()
         with tensorflow_errors():

@@ -32,8 +32,9 @@ def save_network(path: Path) -> Path:
 def test_the_same_answers_with_and_without(start_server: StartServer, tmp_path: Path) -> None:
     save_network(tmp_path / "model" / "1")
     rows = np.random.default_rng(4).random([2, 16, 16, 128]).round(3).tolist()
-    flags = ("", "--enable_model_optimization=false", "--mixed_precision=float16")
-    servers = [start_server(tmp_path / "model", flags=[flag] if flag else []).wait_ready() for flag in flags]
+    on = "--enable_model_optimization"
+    flags: tuple[list[str], ...] = ([on], [], [on, "--mixed_precision=float16"])
+    servers = [start_server(tmp_path / "model", flags=flag).wait_ready() for flag in flags]
     answers = [server.predict(rows).json()["predictions"] for server in servers]
     for answer in answers:
         np.testing.assert_allclose(answer, answers[0], rtol=1e-3, atol=1e-4)

@@ -10,7 +10,8 @@ import pytest
 import tensorflow as tf
 
 from app.engine import optimise as room
-from app.engine import savedmodel
+from app.engine import savedmodel, trial
+from app.engine.budget import Budget
 from app.engine.optimise import Optimisation
 from app.engine.session_config import session_config
 from app.engine.session_model import SessionModel
@@ -24,7 +25,8 @@ CHANNELS = 128
 def no_hurry(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Small models load in no time and gain little: neither must decide what these tests see."""
     monkeypatch.setattr(room, "_LEAST_GAIN", 0.0)
-    monkeypatch.setattr(room._Work, "_check_time", lambda _: None)
+    monkeypatch.setattr(room, "_WORTHWHILE_GAIN", 0.0)
+    monkeypatch.setattr(room, "Budget", lambda _: Budget(1000))
     caplog.set_level(logging.INFO, "app")
 
 
@@ -111,12 +113,9 @@ def test_answers_stay_equal_and_weights_are_shared(
         np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-4, err_msg=name)
     assert fast.signatures == plain.signatures
     assert fast.signature_defs == plain.signature_defs
-    nodes = fast._session.graph.as_graph_def().node
-    new = [node for node in nodes if node.name.startswith("optimised/")]
-    constants = sum(node.ByteSize() for node in new if node.op == "Const")
-    assert constants < 10_000
-    computed = [node for node in nodes if node.attr["shared_name"].s.startswith(b"computed_once/")]
-    assert len([node for node in computed if node.op == "VarHandleOp"]) == 4  # two filters and two biases
+    nodes = fast.session.graph.as_graph_def().node
+    assert sum(node.ByteSize() for node in nodes if node.op == "Const") < 10_000
+    assert len([node for node in nodes if node.op == "VarHandleOp"]) == 4  # two filters and two biases
     plain.close()
     fast.close()
 
@@ -132,20 +131,72 @@ def test_some_outputs_come_from_the_callable_for_all(two_signatures: Path) -> No
     model.close()
 
 
-def test_weights_that_are_not_needed_any_more_are_freed(two_signatures: Path) -> None:
+def test_the_original_gives_its_memory_back(two_signatures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    originals = []
+    real = room.optimise
+
+    def spy(model: SessionModel, *args: Any) -> SessionModel:
+        originals.append(model)
+        return real(model, *args)
+
+    monkeypatch.setattr(savedmodel, "optimise", spy)
     model = load(two_signatures)
-    session = model._session
-    (filters,) = (
-        operation.outputs[0]
-        for operation in session.graph.get_operations()
-        if operation.type == "VarHandleOp"
-        and [size.size for size in operation.get_attr("shape").dim] == [3, 3, CHANNELS, CHANNELS]
-        and not operation.get_attr("shared_name").startswith(b"computed_once/")
-        and "/" not in operation.name
+    (original,) = originals
+    assert original.session is not model.session
+    with pytest.raises(RuntimeError, match="closed"):
+        original.session.run([])
+    model.close()
+
+
+class CountingBudget(Budget):
+    """Counts the steps; the time is over when one of them asks."""
+
+    def __init__(self, steps: list[str], over_at: int | None) -> None:
+        self._now = 0.0
+        super().__init__(1e6, lambda: self._now)
+        self._steps, self._over_at = steps, over_at
+
+    def check(self, step: str, seconds: float) -> None:
+        if len(self._steps) == self._over_at:
+            self._now = 1e9
+        self._steps.append(step)
+        super().check(step, seconds)
+
+
+def test_a_spent_budget_keeps_the_original_at_every_step(
+    two_signatures: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    all_steps: list[str] = []
+    monkeypatch.setattr(room, "Budget", lambda _: CountingBudget(all_steps, None))
+    load(two_signatures).close()
+    assert list(dict.fromkeys(all_steps)) == [
+        *("read the weights", "rewrite the graph", "optimise the graph", "open a session"),
+        *("run the original", "compare answers", "measure"),
+    ]
+    plain = load(two_signatures, fast=False)
+    expected = answers(plain)
+    plain.close()
+    for step in dict.fromkeys(all_steps):
+        steps: list[str] = []
+        over_at = all_steps.index(step)
+        monkeypatch.setattr(room, "Budget", lambda _, s=steps, at=over_at: CountingBudget(s, at))
+        caplog.clear()
+        model = load(two_signatures)
+        assert steps == all_steps[: over_at + 1]
+        assert any(f"Model kept as it is: no time to {step}: " in text for text in caplog.messages)
+        for name, value in answers(model).items():
+            np.testing.assert_array_equal(value, expected[name])
+        model.close()
+
+
+def test_a_replica_on_a_device_stays_as_it_was_placed(
+    two_signatures: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = session_config(Options())
+    model = savedmodel.load(
+        str(two_signatures), ["serve"], config, device="/device:CPU:0", optimisation=Optimisation()
     )
-    with session.graph.as_default():
-        there = tf.raw_ops.VarIsInitializedOp(resource=filters)
-    assert not session.run(there)
+    assert not any(text.startswith("Model ") for text in caplog.messages)
     model.close()
 
 
@@ -219,6 +270,10 @@ def _nothing(network: Network) -> Any:
         (_unknown_rank, "signature serving_default takes no made-up input"),
         (_constants, "MB of constants, which would be copied"),
         (_nothing, "nothing in it to make faster"),
+        (
+            lambda network: lambda x: {"y": tf.linalg.band_part(network(x), -1, 0)},
+            "it uses the op MatrixBandPart, with which this was never tried",
+        ),
     ],
 )
 def test_what_is_kept_as_it_is(
@@ -227,7 +282,7 @@ def test_what_is_kept_as_it_is(
     model = load(save(tmp_path / "1", make))
     (line,) = (text for text in caplog.messages if text.startswith("Model kept as it is: "))
     assert reason in line
-    assert not model._tensors
+    assert model._whole is None
     model.close()
 
 
@@ -236,10 +291,11 @@ def test_tiny_models_are_left_alone(half_plus_two: Path, caplog: pytest.LogCaptu
     assert any("Model kept as it is: too small to gain" in text for text in caplog.messages)
 
 
+@pytest.mark.parametrize("least", ["_LEAST_GAIN", "_WORTHWHILE_GAIN"])
 def test_a_model_that_gets_no_faster_is_kept_and_loses_nothing(
-    two_signatures: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    two_signatures: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, least: str
 ) -> None:
-    monkeypatch.setattr(room, "_LEAST_GAIN", 1000.0)
+    monkeypatch.setattr(room, least, 1000.0)
     model = load(two_signatures)
     assert any("Model kept as it is: not faster (" in text for text in caplog.messages)
     assert answers(model).keys() == {"serving_default/y", "both/y", "both/sum"}
@@ -249,25 +305,69 @@ def test_a_model_that_gets_no_faster_is_kept_and_loses_nothing(
 def test_a_model_whose_answers_would_differ_is_kept(
     two_signatures: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "difference", lambda *_: (0.5, 1e-4))
+    monkeypatch.setattr(trial, "difference", lambda *_: (0.5, 1e-4))
     model = load(two_signatures)
     assert any("would differ by 0.5 of its size" in text for text in caplog.messages)
-    assert not model._tensors
+    assert model._whole is None
     answers(model)
     model.close()
 
 
-def test_a_failure_half_way_loads_the_model_as_it_is(
+def test_a_failure_half_way_keeps_the_model_as_it_is(
     two_signatures: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("half way")
 
-    monkeypatch.setattr(room._Work, "_compare", fail)
+    monkeypatch.setattr(trial.Trial, "compare", fail)
     model = load(two_signatures)
-    assert any("it is loaded again as it is" in text for text in caplog.messages)
+    assert any(text.startswith("Model kept as it is: half way") for text in caplog.messages)
     answers(model)
     model.close()
+
+
+@pytest.mark.parametrize("dtype", [tf.float16, tf.int32, tf.float64])
+def test_other_types_answer_the_same(tmp_path: Path, dtype: Any) -> None:
+    module = tf.Module()
+    module.w = tf.Variable(tf.cast(tf.random.stateless_uniform([512, 512], [1, 2]) * 3, dtype))
+
+    def call(x: Any) -> Any:
+        return {"y": tf.matmul(x, module.w) + module.w[0]}
+
+    spec = tf.TensorSpec([None, 512], dtype, name="x")
+    module.function = tf.function(call, input_signature=[spec], autograph=False)
+    path = models.save(module, tmp_path / "1", module.function)
+    plain, fast = load(path, fast=False), load(path)
+    x = np.random.default_rng(5).integers(0, 3, [3, 512]).astype(dtype.as_numpy_dtype)
+    (expected,) = plain.run(plain.signatures["serving_default"], {"x": x}).values()
+    (found,) = fast.run(fast.signatures["serving_default"], {"x": x}).values()
+    assert found.dtype == expected.dtype
+    np.testing.assert_allclose(found, expected, rtol=1e-2 if dtype == tf.float16 else 1e-6)
+    plain.close()
+    fast.close()
+
+
+@pytest.mark.parametrize("size", [1, 3, 8])
+def test_any_batch_and_open_inner_dimensions(tmp_path: Path, size: int) -> None:
+    spec = tf.TensorSpec([None, None, None, CHANNELS], tf.float32, name="x")
+
+    def make(network: Network) -> Any:
+        return {
+            "serving_default": tf.function(
+                lambda x: {"y": network(x)}, input_signature=[spec], autograph=False
+            )
+        }
+
+    path = save(tmp_path / "1", make)
+    plain, fast = load(path, fast=False), load(path)
+    assert fast._whole is not None
+    for batch in (1, 5):
+        x = np.random.default_rng(6).random([batch, size, size + 1, CHANNELS]).astype(np.float32)
+        (expected,) = plain.run(plain.signatures["serving_default"], {"x": x}).values()
+        (found,) = fast.run(fast.signatures["serving_default"], {"x": x}).values()
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+    plain.close()
+    fast.close()
 
 
 @pytest.mark.parametrize(
