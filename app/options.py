@@ -259,6 +259,11 @@ class Options:
         False,
         "Ferry: rewrite a model at load for speed, where its answers stay equal and it gets faster.",
     )
+    model_optimization_load_factor: float = _flag(
+        "float",
+        2.0,
+        "Ferry: with --enable_model_optimization, what a load may take, as a multiple of a plain one.",
+    )
 
 
 def flags() -> Iterator[Flag]:

@@ -39,9 +39,11 @@ class Optimisation:
 
     Attributes:
         bfloat16: compute convolutions and matrix products in bfloat16, at whatever cost in precision.
+        load_factor: what a load may take, as a multiple of what it and the first runs take without this.
     """
 
     bfloat16: bool = False
+    load_factor: float = 2.0
 
 
 def optimise(
@@ -54,14 +56,14 @@ def optimise(
         config: the `ConfigProto` of its session.
         graph_bytes: the size of its graph, constants included.
         optimisation: what may be done.
-        load_seconds: what the load took so far. That and the first runs are the time that there is.
+        load_seconds: what the load took so far. With the first runs, the measure of the time that there is.
     """
     started = time.monotonic()
     work = _Work(model, config, optimisation)
     try:
         work.check_guards(graph_bytes)
-        fast = work.run(load_seconds)
-    except Exception as reason:
+        fast = work.run(load_seconds, time.monotonic() - started)
+    except Exception as reason:  # whatever it is, the original can be served
         work.give_up()
         if not isinstance(reason, KeepOriginalError):
             logger.exception("Making a model fast failed")
@@ -86,6 +88,7 @@ class _Work:
         self._model = model
         self._config = config
         self._bfloat16 = optimisation.bfloat16
+        self._load_factor = optimisation.load_factor
         self._fast: SessionModel | None = None
         self._graph_def: Any = None
         self._signatures = [signature for signature in model.signatures.values() if signature.is_callable]
@@ -119,11 +122,11 @@ class _Work:
         if not graph_rewrite.GAINING & ops_of(self._graph_def).keys():
             raise KeepOriginalError("nothing in it to make faster")
 
-    def run(self, load_seconds: float) -> SessionModel:
-        """Rewrite, compare, measure; the new model."""
+    def run(self, load_seconds: float, spent: float) -> SessionModel:
+        """Rewrite, compare, measure; the new model. Of the time that there is, some is `spent`."""
         trial = Trial(self._model, self._signatures)
         self.first_seconds = trial.first_seconds
-        budget = Budget(load_seconds + self.first_seconds)
+        budget = Budget((load_seconds + self.first_seconds) * (self._load_factor - 1) - spent)
         fast = self._fast = self._model.in_session(self._rewritten(budget))
         trial.ask_larger(budget)
         error, agree = trial.compare(fast, budget, lossy=self._bfloat16)

@@ -189,6 +189,21 @@ def test_a_spent_budget_keeps_the_original_at_every_step(
         model.close()
 
 
+def test_the_time_is_a_multiple_of_the_load_and_its_first_runs(
+    two_signatures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[float] = []
+
+    def budget(seconds: float) -> Budget:
+        given.append(seconds)
+        return Budget(1000)
+
+    monkeypatch.setattr(room, "Budget", budget)
+    model = load(two_signatures, fast=False)
+    room.optimise(model, session_config(Options()), 0, Optimisation(load_factor=3.0), 1000.0).close()
+    assert 2000 - 100 < given[0] < 2000 + 100
+
+
 def test_a_replica_on_a_device_stays_as_it_was_placed(
     two_signatures: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
