@@ -14,6 +14,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 SAMPLES := half_plus_two image_classifier text_classifier
+BENCH_SAMPLES := resnet50 bert_small
 LOCK := uv pip compile -q pyproject.toml --extra all --generate-hashes --no-emit-index-url --no-annotate --no-header \
 	--python-version 3.11
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' app/__init__.py)
@@ -23,7 +24,7 @@ BUILD = DOCKER_BUILDKIT=1 $(DOCKER) build --build-arg BASE_IMAGE=$(BASE_IMAGE) -
 	--build-arg CREATED=$$(TZ=UTC git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd)
 
 .PHONY: serve test test-container test-gpu lint lock image image-gpu compose-single compose-single-down compose-gpu \
-	compose-gpu-down compose-monitoring compose-monitoring-down samples bench clean help
+	compose-gpu-down compose-monitoring compose-monitoring-down samples bench bench-models clean help
 .DEFAULT_GOAL := help
 
 serve: samples ## serve models-sample/half_plus_two: gRPC on 8500, REST on 8501 (GRPC_PORT=, REST_PORT=)
@@ -73,6 +74,10 @@ bench: samples ## measure what requests, versions, swaps and batches cost, as ra
 	$(RUN) bench/lifecycle.py
 	$(RUN) bench/batching.py image_classifier --clients 32
 
+bench-models: samples ## measure what making models fast at load gains and costs (MODELS=name …)
+	@$(RUN) models-sample/build.py $(BENCH_SAMPLES)
+	$(RUN) bench/models.py $(MODELS)
+
 samples: $(READY) ## build the sample models that are missing
 	@$(RUN) models-sample/build.py $(SAMPLES)
 
@@ -92,7 +97,7 @@ lock: $(READY) ## pin the newest allowed versions of all dependencies (needs uv)
 
 clean: ## remove what was built: environment, sample models, caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	rm -rf $(addprefix models-sample/,$(SAMPLES)) models-sample/.building-*
+	rm -rf $(addprefix models-sample/,$(SAMPLES) $(BENCH_SAMPLES)) models-sample/.building-*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## say what there is

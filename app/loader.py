@@ -12,6 +12,7 @@ from app.engine import savedmodel, tflite
 from app.engine.batching.batcher import Batcher
 from app.engine.gpus import replica_devices
 from app.engine.model import Model
+from app.engine.optimise import Optimisation
 from app.engine.replicas import ReplicatedModel
 from app.engine.session_config import in_callers_thread, session_config
 from app.engine.warmup import warm_up_from_signatures
@@ -56,6 +57,7 @@ class Loader:
         self._batcher = batcher
         self._config = session_config(options)
         self._in_callers_thread = in_callers_thread(options, self._config)
+        self._optimisation = _optimisation(options)
         self._devices = replica_devices(options, self._config, required=gpu_required, kind=device_kind)
         logger.info(
             "TensorFlow: %d intra-op and %d inter-op threads; graphs run in %s; models are placed on %s.",
@@ -122,6 +124,7 @@ class Loader:
             metrics=self._metrics.tensorflow,
             device=device,
             in_callers_thread=self._in_callers_thread,
+            optimisation=self._optimisation,
         )
 
     def _ready(self, model: Model, version: int, path: str) -> Model:
@@ -151,3 +154,13 @@ class Loader:
         )
         if not replayed and options.enable_automatic_warmup:
             warm_up_from_signatures(model)
+
+
+def _optimisation(options: Options) -> Optimisation | None:
+    """What the flags say; a precision that is not there is only logged, as in TensorFlow Serving."""
+    precision = options.mixed_precision
+    if precision not in ("", "bfloat16"):
+        logger.error("%s auto mixed precision is not supported. Valid option: bfloat16", precision)
+    if not options.enable_model_optimization:
+        return None
+    return Optimisation(bfloat16=precision == "bfloat16", load_factor=options.model_optimization_load_factor)

@@ -60,6 +60,7 @@ def _flag(
 
 _TUNING = "a tuning switch of the reference's implementation; it has no counterpart here"
 TRANSPORTS = ("grpcio", "http2")
+_XLA = "TensorFlow switches it for the whole process; it was not tried here"
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ class Options:
     enable_signature_method_name_check: bool = _flag(
         "bool", False, "Check the method name of a signature against the method called."
     )
-    xla_cpu_compilation_enabled: bool = _flag("bool", False, "Enable XLA on the CPU.", ignored=_TUNING)
+    xla_cpu_compilation_enabled: bool = _flag("bool", False, "Enable XLA on the CPU.", ignored=_XLA)
     xla_gpu_compilation_enabled: bool = _flag("bool", False, "Enable XLA on the GPU.", ignored=_TUNING)
     enable_profiler: bool = _flag("bool", True, "Serve tensorflow.ProfilerService on the gRPC port.")
     thread_pool_factory_config_file: str = _flag(
@@ -202,7 +203,9 @@ class Options:
         refused="the reference has no factory either: it refuses every such file",
     )
     mixed_precision: str = _flag(
-        "string", "", "Automatic mixed precision: bfloat16.", ignored="not in this version"
+        "string",
+        "",
+        "bfloat16: compute convolutions and matrix products in it. Needs --enable_model_optimization.",
     )
     skip_initialize_tpu: bool = _flag(
         "bool", False, "Do not initialise TPUs.", ignored="there is no TPU build"
@@ -252,7 +255,16 @@ class Options:
     allow_no_gpu: bool = _flag(
         "bool", False, "Ferry: let the image for GPUs serve on the CPU where it finds no GPU."
     )
-
+    enable_model_optimization: bool = _flag(
+        "bool",
+        False,
+        "Ferry: rewrite a model at load for speed, where its answers stay equal and it gets faster.",
+    )
+    model_optimization_load_factor: float = _flag(
+        "float",
+        2.0,
+        "Ferry: with --enable_model_optimization, what a load may take, as a multiple of a plain one.",
+    )
     enable_grpc_reflection: bool = _flag(
         "bool", True, "Ferry: serve gRPC server reflection, so that tools find services and messages."
     )

@@ -25,6 +25,12 @@ SEED = 20240521
 IMAGE_SIZE = 224
 IMAGE_CLASSES = 1000
 
+BERT_VOCABULARY = 30522
+BERT_LAYERS = 4
+BERT_WIDTH = 512
+BERT_HEADS = 8
+BERT_WORDS = 128
+
 TEXT_BUCKETS = 4096
 TEXT_WIDTH = 16
 TEXT_CLASSES = ("negative", "positive")
@@ -97,8 +103,8 @@ def half_plus_two(path: str) -> None:
         builder.save()
 
 
-def _untrained_mobilenet() -> Any:
-    """Returns MobileNetV2 with seeded random weights whose answers nevertheless depend on the picture.
+def _untrained(application: str) -> Any:
+    """Returns a network of keras.applications with seeded random weights whose answers depend on the picture.
 
     Straight after random initialisation the signal dies out on its way: logits of 1e-11, so all classes tie.
     One pass over random pictures therefore sets the statistics of the batch normalisations, and the last
@@ -108,7 +114,8 @@ def _untrained_mobilenet() -> Any:
     import tensorflow as tf
 
     keras.utils.set_random_seed(SEED)
-    model = keras.applications.MobileNetV2(weights=None, classes=IMAGE_CLASSES, classifier_activation=None)
+    make = getattr(keras.applications, application)
+    model = make(weights=None, classes=IMAGE_CLASSES, classifier_activation=None)
     pictures = tf.concat(
         [
             tf.image.resize(
@@ -130,11 +137,23 @@ def _untrained_mobilenet() -> Any:
     return model
 
 
+def _module(network: Any) -> Any:
+    """Returns what tf.saved_model.save needs of a Keras model: the plain variables.
+
+    Tracking the model itself would add a copy of the graph for every layer.
+    """
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.weights = [variable.value for variable in network.variables]
+    return module
+
+
 def image_classifier(path: str) -> None:
     """Writes an untrained MobileNetV2: `serving_default` takes JPEG or PNG files, `array` takes floats."""
     import tensorflow as tf
 
-    network = _untrained_mobilenet()
+    network = _untrained("MobileNetV2")
     names = [f"class_{number:04d}" for number in range(IMAGE_CLASSES)]
 
     def scores(image: Any) -> Any:
@@ -156,16 +175,58 @@ def image_classifier(path: str) -> None:
     def array(image: Any) -> dict[str, Any]:
         return {"scores": scores(image)}
 
-    module = tf.Module()
-    # The plain variables, not the Keras model: tracking that would add a copy of the graph for every layer.
-    module.weights = [variable.value for variable in network.variables]
     signatures = {
         "serving_default": tf.function(classify, [tf.TensorSpec([None], tf.string, name="image_bytes")]),
         "array": tf.function(
             array, [tf.TensorSpec([None, IMAGE_SIZE, IMAGE_SIZE, 3], tf.float32, name="image")]
         ),
     }
-    tf.saved_model.save(module, path, signatures=signatures)
+    tf.saved_model.save(_module(network), path, signatures=signatures)
+
+
+def resnet50(path: str) -> None:
+    """Writes an untrained ResNet50: `serving_default` takes floats from 0 to 1."""
+    import tensorflow as tf
+
+    network = _untrained("ResNet50")
+
+    def scores(image: Any) -> dict[str, Any]:
+        return {"scores": tf.nn.softmax(network(image * 2.0 - 1.0, training=False))}
+
+    image = tf.TensorSpec([None, IMAGE_SIZE, IMAGE_SIZE, 3], tf.float32, name="image")
+    tf.saved_model.save(_module(network), path, signatures=tf.function(scores, [image]))
+
+
+def bert_small(path: str) -> None:
+    """Writes an untrained BERT encoder of 4 layers: a vector for each word and one for the text."""
+    import keras
+    import tensorflow as tf
+
+    keras.utils.set_random_seed(SEED)
+    layers = keras.layers
+    words = keras.Input([BERT_WORDS], dtype="int32")
+    mask = keras.Input([BERT_WORDS], dtype="int32")
+    places = keras.ops.cumsum(keras.ops.ones_like(words), axis=1) - 1
+    x = layers.Embedding(BERT_VOCABULARY, BERT_WIDTH)(words)
+    x = x + layers.Embedding(BERT_WORDS, BERT_WIDTH)(places)
+    x = layers.LayerNormalization(epsilon=1e-12)(x)
+    attended = keras.ops.cast(mask, "bool")[:, None, :]
+    for _ in range(BERT_LAYERS):
+        attention = layers.MultiHeadAttention(BERT_HEADS, BERT_WIDTH // BERT_HEADS)
+        x = layers.LayerNormalization(epsilon=1e-12)(x + attention(x, x, attention_mask=attended))
+        inner = layers.Dense(4 * BERT_WIDTH, activation="gelu")(x)
+        x = layers.LayerNormalization(epsilon=1e-12)(x + layers.Dense(BERT_WIDTH)(inner))
+    pooled = layers.Dense(BERT_WIDTH, activation="tanh")(x[:, 0])
+    network = keras.Model([words, mask], [x, pooled])
+
+    def encode(input_word_ids: Any, input_mask: Any) -> dict[str, Any]:
+        sequence, text = network([input_word_ids, input_mask], training=False)
+        return {"sequence_output": sequence, "pooled_output": text}
+
+    inputs = [
+        tf.TensorSpec([None, BERT_WORDS], tf.int32, name=name) for name in ("input_word_ids", "input_mask")
+    ]
+    tf.saved_model.save(_module(network), path, signatures=tf.function(encode, inputs))
 
 
 def text_classifier(path: str) -> None:
@@ -206,6 +267,9 @@ MODELS: dict[str, tuple[str, Callable[[str], None]]] = {
     "half_plus_two": ("00000123", half_plus_two),
     "image_classifier": ("1", image_classifier),
     "text_classifier": ("1", text_classifier),
+    # For the benchmark of models: 100 MB and 120 MB.
+    "resnet50": ("1", resnet50),
+    "bert_small": ("1", bert_small),
 }
 
 

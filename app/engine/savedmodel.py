@@ -18,6 +18,7 @@ from tensorflow.core.framework import graph_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.saved_model import loader_impl
 
+from app.engine.optimise import Optimisation, optimise
 from app.engine.placement import place
 from app.engine.session_model import SessionModel
 from app.engine.status import tensorflow_errors
@@ -36,6 +37,7 @@ def load(
     metrics: TensorFlowMetrics | None = None,
     device: str = "",
     in_callers_thread: bool = True,
+    optimisation: Optimisation | None = None,
 ) -> SessionModel:
     """Load the SavedModel in the version directory `path`.
 
@@ -47,6 +49,7 @@ def load(
         metrics: where the load, and later the runs of the model, are counted; nowhere if None.
         device: where the whole graph goes, such as `/device:GPU:1`; empty leaves it to TensorFlow.
         in_callers_thread: whether runs stay in their caller's thread.
+        optimisation: what may be done to make the model fast; nothing if None.
 
     Raises:
         ServingError: NOT_FOUND without a SavedModel or such a meta graph, PERMISSION_DENIED for
@@ -55,8 +58,11 @@ def load(
     """
     metrics = metrics or TensorFlowMetrics.make(Registry())
     try:
-        session, signature_defs = _load(path, tags, config, metrics, device)
-        model = SessionModel(session, signature_defs, metrics, in_callers_thread=in_callers_thread)
+        model, graph_bytes, seconds = _load(
+            path, tags, config, metrics, device, in_callers_thread=in_callers_thread
+        )
+        if optimisation is not None and not device:  # a replica's graph stays as it was placed
+            model = optimise(model, config, graph_bytes, optimisation, seconds)
     except BaseException:
         metrics.load_attempts.increment(path, "fail")
         raise
@@ -65,9 +71,15 @@ def load(
 
 
 def _load(
-    path: str, tags: Sequence[str], config: Any, metrics: TensorFlowMetrics, device: str
-) -> tuple[Any, Any]:
-    """A session with the model in it, and the model's signatures."""
+    path: str,
+    tags: Sequence[str],
+    config: Any,
+    metrics: TensorFlowMetrics,
+    device: str,
+    *,
+    in_callers_thread: bool,
+) -> tuple[SessionModel, int, float]:
+    """The model, the bytes of its graph and the seconds it took."""
     start = time.perf_counter_ns()
     logger.info("Reading SavedModel from: %s", path)
     meta_graph = _meta_graph(_parse(path), tags)
@@ -93,7 +105,8 @@ def _load(
         " ".join(tags),
         taken,
     )
-    return session, meta_graph.signature_def
+    model = SessionModel(session, meta_graph.signature_def, metrics, in_callers_thread=in_callers_thread)
+    return model, meta_graph.graph_def.ByteSize(), taken / 1e6
 
 
 def _restore(path: str, tags: Sequence[str], session: Any, device: str) -> dict[str, int]:

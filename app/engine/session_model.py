@@ -12,7 +12,8 @@ import numpy as np
 from tensorflow.core.protobuf import config_pb2
 
 from app.engine.dtypes import Array
-from app.engine.model import PLANS_KEPT, Model
+from app.engine.model import PLANS_KEPT, Model, sorted_feeds
+from app.engine.signature import Signature
 from app.engine.status import tensorflow_errors
 from app.telemetry.metrics import Registry
 from app.telemetry.serving_metrics import TensorFlowMetrics, micros
@@ -33,15 +34,44 @@ class SessionModel(Model):
         metrics: TensorFlowMetrics | None = None,
         *,
         in_callers_thread: bool = True,
+        whole_signatures: bool = False,
     ) -> None:
-        """Take over `session`, in which the model is restored and initialised; count runs in `metrics`."""
+        """Take over `session`, in which the model is restored and initialised.
+
+        Args:
+            session: runs the model.
+            signature_defs: the protos as they stand in the model's file.
+            metrics: where runs are counted; nowhere if None.
+            in_callers_thread: whether runs stay in their caller's thread.
+            whole_signatures: compute all outputs of a signature even if some are asked for.
+        """
         super().__init__(signature_defs)
         self._session = session
         self._metrics = metrics or TensorFlowMetrics.make(Registry())
+        self._in_callers_thread = in_callers_thread
         pool = _CALLERS_THREAD if in_callers_thread else _FIRST_POOL
         make = partial(_make_callable, session, threading.Lock(), self._metrics, pool=pool)
         # The callables keep the session alive.
         self._callable = lru_cache(maxsize=PLANS_KEPT)(make)
+        # Each callable of an optimised graph keeps filters of its own, in oneDNN's layout. So a client that
+        # asks for some of a signature's outputs is answered from the callable for all of them.
+        whole = lru_cache(maxsize=PLANS_KEPT)(partial(_whole, list(self.signatures.values())))
+        self._whole = whole if whole_signatures else None
+
+    @property
+    def session(self) -> Any:
+        """The session that runs it."""
+        return self._session
+
+    def in_session(self, session: Any) -> SessionModel:
+        """The same signatures in another session, whose graph was optimised."""
+        return SessionModel(
+            session,
+            self.signature_defs,
+            self._metrics,
+            in_callers_thread=self._in_callers_thread,
+            whole_signatures=True,
+        )
 
     def call(
         self,
@@ -51,6 +81,13 @@ class SessionModel(Model):
         deadline: float | None,  # noqa: ARG002 - a run that was begun goes on to its end
     ) -> list[Array]:
         """Run the graph in the calling thread."""
+        if self._whole is None:
+            return self._run(feeds, values, fetches)
+        all_fetches = self._whole(feeds, fetches)
+        results = dict(zip(all_fetches, self._run(feeds, values, all_fetches), strict=True))
+        return [results[name] for name in fetches]
+
+    def _run(self, feeds: tuple[str, ...], values: Sequence[Array], fetches: tuple[str, ...]) -> list[Array]:
         call = self._callable(feeds, fetches)
         start = time.perf_counter_ns()
         with tensorflow_errors():
@@ -81,6 +118,18 @@ def _make_callable(
     metrics.graph_builds.increment()
     metrics.graph_build_micros.increment(by=micros(start, time.perf_counter_ns()))
     return made
+
+
+def _whole(
+    signatures: Sequence[Signature], feeds: tuple[str, ...], fetches: tuple[str, ...]
+) -> tuple[str, ...]:
+    """All outputs of the first signature that has these inputs and outputs; `fetches` if there is none."""
+    for signature in signatures:
+        outputs = tuple(dict.fromkeys(spec.tensor for spec in signature.outputs.values()))
+        inputs = tuple(spec.tensor for spec in sorted_feeds(signature.inputs.values()))
+        if signature.is_callable and inputs == feeds and set(fetches) <= set(outputs):
+            return outputs
+    return fetches
 
 
 def _array(value: Any) -> Array:

@@ -1,4 +1,4 @@
-"""Tests of models-sample/build.py with the two models that build quickly."""
+"""Tests of models-sample/build.py with the models that build quickly, and small forms of the large ones."""
 
 from __future__ import annotations
 
@@ -67,6 +67,48 @@ def text_classifier(models: Path) -> Iterator[Loaded]:
     """The model text_classifier."""
     loaded = Loaded(models / "text_classifier" / "1")
     yield loaded
+    loaded.session.close()
+
+
+def test_a_small_bert(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Every word has a vector, and words that are masked out change no other's."""
+    sizes = {"VOCABULARY": 50, "LAYERS": 1, "WIDTH": 8, "HEADS": 2, "WORDS": 4}
+    for name, size in sizes.items():
+        monkeypatch.setattr(build, f"BERT_{name}", size)
+    build.bert_small(str(tmp_path / "bert"))
+    loaded = Loaded(tmp_path / "bert")
+    words = np.array([[1, 2, 3, 4], [1, 2, 3, 9]], np.int32)
+    mask = np.array([[1, 1, 1, 0], [1, 1, 1, 0]], np.int32)
+    answer = loaded.run(input_word_ids=words, input_mask=mask)
+    assert {name: value.shape for name, value in answer.items()} == {
+        "sequence_output": (2, 4, 8),
+        "pooled_output": (2, 8),
+    }
+    np.testing.assert_allclose(answer["pooled_output"][0], answer["pooled_output"][1], rtol=1e-5)
+    loaded.session.close()
+
+
+def test_the_form_of_resnet50(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It takes pictures from 0 to 1 and gives probabilities."""
+    keras = pytest.importorskip("keras")
+
+    def network(application: str) -> Any:
+        assert application == "ResNet50"
+        layers = keras.layers
+        return keras.Sequential(
+            [
+                *(keras.Input([8, 8, 3]), layers.Conv2D(4, 3), layers.BatchNormalization()),
+                *(layers.GlobalAveragePooling2D(), layers.Dense(5)),
+            ]
+        )
+
+    monkeypatch.setattr(build, "_untrained", network)
+    monkeypatch.setattr(build, "IMAGE_SIZE", 8)
+    build.resnet50(str(tmp_path / "resnet"))
+    loaded = Loaded(tmp_path / "resnet")
+    (scores,) = loaded.run(image=np.random.default_rng(1).random([2, 8, 8, 3], np.float32)).values()
+    assert scores.shape == (2, 5)
+    np.testing.assert_allclose(scores.sum(-1), 1, rtol=1e-5)
     loaded.session.close()
 
 

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.engine.budget import Budget, KeepOriginalError
+from app.engine.model import Model
+from app.engine.session_model import SessionModel
+from app.engine.trial import Trial
+from app.errors import Code, ServingError
+from tests.engine.conftest import load
+from tests.support import models
+
+
+@pytest.fixture
+def original(tmp_path: Path) -> Model:
+    return load(models.save_half_plus(tmp_path / "original" / "1"))
+
+
+def make_trial(original: Model) -> Trial:
+    trial = Trial(original, [original.signatures["serving_default"]])
+    trial.ask_larger(Budget(1000))
+    return trial
+
+
+def test_equal_answers(original: Model) -> None:
+    trial = make_trial(original)
+    assert trial.first_seconds > 0
+    assert trial.compare(original, Budget(1000)) == (0.0, 1.0)
+    gains = trial.gains(original, Budget(1000))
+    assert list(gains) == ["serving_default at batch 1", "serving_default at batch 2"]
+    assert all(gain > 0 for gain in gains.values())
+
+
+def test_other_answers(original: Model, tmp_path: Path) -> None:
+    other = load(models.save_half_plus(tmp_path / "other" / "1", 2.01))
+    with pytest.raises(KeepOriginalError, match=r"output y of serving_default would differ by 0\.00"):
+        make_trial(original).compare(other, Budget(1000))
+    error, _ = make_trial(original).compare(other, Budget(1000), lossy=True)
+    assert 0.001 < error < 0.01
+
+
+def test_a_fast_model_that_fails(original: Model) -> None:
+    class Failing(SessionModel):
+        def call(self, *_: Any) -> Any:
+            raise ServingError(Code.INTERNAL, "no such kernel\nand more")
+
+    assert isinstance(original, SessionModel)
+    failing = Failing(original.session, original.signature_defs)
+    with pytest.raises(KeepOriginalError, match=r"the fast one fails: .*no such kernel$"):
+        make_trial(original).compare(failing, Budget(1000))
+
+
+def test_no_input_that_it_takes(tmp_path: Path) -> None:
+    tf = models.tensorflow()
+    module = tf.Module()
+    module.function = tf.function(
+        lambda x: {"y": tf.ensure_shape(x, [7])},
+        input_signature=[tf.TensorSpec([None], tf.float32, name="x")],
+    )
+    model = load(models.save(module, tmp_path / "1", module.function))
+    with pytest.raises(KeepOriginalError, match="signature serving_default takes no made-up input"):
+        Trial(model, [model.signatures["serving_default"]])
+    value = np.zeros(7, np.float32)
+    assert model.run(model.signatures["serving_default"], {"x": value})["y"].shape == (7,)
+
+
+def test_a_spent_budget(original: Model) -> None:
+    now = 0.0
+    budget = Budget(1.0, lambda: now)
+    trial = make_trial(original)
+    now = 2.0
+    for step in (lambda: trial.ask_larger(budget), lambda: trial.compare(original, budget)):
+        with pytest.raises(KeepOriginalError, match="no time to"):
+            step()
+    trial.compare(original, Budget(1000))
+    with pytest.raises(KeepOriginalError, match="no time to measure"):
+        trial.gains(original, budget)
