@@ -64,8 +64,8 @@ REFERENCE: tuple[tuple[str, str, Any], ...] = (
 OWN = [
     *("drain_seconds", "enable_automatic_warmup", "model_cache_dir", "remote_poll_wait_seconds"),
     *("adaptive_batching", "batching_latency_target_in_ms", "gpu_replicas", "allow_no_gpu"),
-    *("enable_grpc_reflection", "metrics_path", "grpc_transport"),
     *("enable_model_optimization", "model_optimization_load_factor"),
+    *("enable_grpc_reflection", "metrics_path", "grpc_transport"),
 ]
 
 

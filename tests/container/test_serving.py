@@ -52,7 +52,7 @@ def test_grpc_predicts(server: Server) -> None:
 
 def test_it_becomes_healthy(server: Server) -> None:
     wait_until(lambda: server.health["Status"] == "healthy", "the container is healthy")
-    assert server.health["Log"][-1]["Output"] == f"model {MODEL}: version 123 AVAILABLE\n"
+    assert server.health["Log"][-1]["Output"] == 'port 8501, /readyz: HTTP status 200 {"ready":true}\n'
 
 
 def test_process_1_is_the_server(server: Server) -> None:
