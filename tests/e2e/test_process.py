@@ -15,7 +15,7 @@ from tests.conftest import StartServer
 from tests.support.process import ServerProcess, accepts, wait_until
 
 # Long enough for a drain to be under way, short enough to end within it.
-STEPS = 8_000_000
+STEPS = 4_000_000
 NO_TIMEOUT = "--rest_api_timeout_in_ms=0"
 
 
