@@ -31,11 +31,15 @@ class FlatGraph:
 
     def __init__(self, graph_def: Any, tensors: Iterable[str]) -> None:
         """Take over `graph_def`; the nodes of `tensors` are fed or fetched and stay as they are."""
+        self.fixed = {node_of(tensor) for tensor in tensors}
+        self._numbers = itertools.count()
+        self._read(graph_def)
+
+    def _read(self, graph_def: Any) -> None:
+        """Work out what is known of `graph_def`."""
         self.graph_def = graph_def
         self._nodes: dict[str, Any] = {node.name: node for node in graph_def.node}
-        self.fixed = {node_of(tensor) for tensor in tensors}
         self._static: dict[str, bool] = {}
-        self._numbers = itertools.count()
         self._inside = self._inside_branches()
 
     def node(self, name: str) -> Any:
@@ -189,7 +193,7 @@ class FlatGraph:
         pruned = graph_pb2.GraphDef(
             node=kept_nodes, versions=self.graph_def.versions, library=self.graph_def.library
         )
-        self.__init__(pruned, self.fixed)  # type: ignore[misc]
+        self._read(pruned)  # names go on where they were: a new node must not get that of an older one
 
     def variables(self) -> list[Any]:
         """The VarHandleOp nodes."""

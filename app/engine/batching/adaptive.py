@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 
 from app.config.batching import BatchingParameters
+from app.engine.batching import merge
 from app.engine.batching.execution import Executor, Task
 from app.engine.batching.queue import NEVER, Batch, Piece
 from app.engine.batching.sizes import BatchSizes
@@ -74,10 +75,7 @@ class AdaptiveModel(Model):
         for _ in values:
             self._metrics.input_batch_size.observe(rows)
         results = line.run(values, rows, NEVER if deadline is None else deadline)
-        if ordered == fetches:
-            return results
-        by_name = dict(zip(ordered, results, strict=True))
-        return [by_name[name] for name in fetches]
+        return merge.reordered(results, ordered, fetches)
 
     def _rows(self, feeds: tuple[str, ...], values: Sequence[Array], fetches: tuple[str, ...]) -> int:
         """How many rows a request brings into a batch; 0 if it has to run by itself."""

@@ -120,3 +120,13 @@ def split(outputs: Sequence[Array], counts: Sequence[int], size: int) -> list[li
         tasks.append([output[start : start + count] for output in outputs])
         start += count
     return tasks
+
+
+def reordered(results: Sequence[Array], names: Sequence[str], wanted: Sequence[str]) -> list[Array]:
+    """`results`, which are those of `names`, in the order of `wanted`.
+
+    Queues are known by sorted names, so that the order in which a client lists outputs does not keep
+    requests apart.
+    """
+    by_name = dict(zip(names, results, strict=True))
+    return [by_name[name] for name in wanted]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from functools import lru_cache, partial
 
 from app.config.batching import BatchingParameters
+from app.engine.batching import merge
 from app.engine.batching.execution import Executor, Task
-from app.engine.batching.merge import rows_of
 from app.engine.batching.queue import NEVER, Queue
 from app.engine.batching.scheduler import Scheduler
 from app.engine.dtypes import Array
@@ -45,7 +45,7 @@ class BatchedModel(Model):
 
     def check(self, feeds: tuple[TensorSpec, ...], values: Sequence[Array]) -> None:
         """Refuse what cannot be batched, then other element types than declared: INVALID_ARGUMENT."""
-        rows_of(values, pad=self._pad)
+        merge.rows_of(values, pad=self._pad)
         super().check(feeds, values)
 
     def call(
@@ -65,7 +65,6 @@ class BatchedModel(Model):
         rows = len(values[0])
         for _ in values:
             self._metrics.input_batch_size.observe(rows)
-        # The order in which a client lists outputs does not keep requests apart.
         ordered = tuple(sorted(fetches))
         if rows == 0:
             results = self._executor.run_alone(feeds, ordered, values)
@@ -75,10 +74,7 @@ class BatchedModel(Model):
                 queue = self._queue(feeds, ordered)
             self._scheduler.submit(queue, task)
             results = task.result()
-        if ordered == fetches:
-            return results
-        by_name = dict(zip(ordered, results, strict=True))
-        return [by_name[name] for name in fetches]
+        return merge.reordered(results, ordered, fetches)
 
     def close(self) -> None:
         """Close the model. Nothing waits any more: whoever waits pins the version."""

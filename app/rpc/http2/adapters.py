@@ -60,15 +60,16 @@ class _Dialogue:
     async def __call__(self, requests: AsyncIterator[Any], call: Call) -> AsyncIterator[Any]:
         del call
         stop = asyncio.ensure_future(self._stopping.wait())
+        following: asyncio.Future[Any] = stop
         try:
             while True:
                 following = asyncio.ensure_future(anext(requests, _END))
                 await asyncio.wait({following, stop}, return_when=asyncio.FIRST_COMPLETED)
                 if not following.done():
-                    following.cancel()
                     raise ServingError(Code.CANCELLED, "The server is stopping.")
                 if (request := following.result()) is _END:
                     return
                 yield self._method.answer(request)
-        finally:
+        finally:  # the client may be gone at any of these points
+            following.cancel()
             stop.cancel()
