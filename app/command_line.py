@@ -176,8 +176,8 @@ def _check_security(options: Options) -> None:
         raise invalid_argument(f"--admin_host must be an IP address; was `{options.admin_host}`.") from None
     if options.cors_allowed_origins and not options.rest_api_enable_cors_support:
         raise invalid_argument("--cors_allowed_origins needs --rest_api_enable_cors_support.")
-    for origin in filter(None, options.cors_allowed_origins.split(",")):
-        if not _ORIGIN.fullmatch(origin):
+    for origin in map(str.strip, options.cors_allowed_origins.split(",")):
+        if origin and not _ORIGIN.fullmatch(origin):
             raise invalid_argument(
                 "--cors_allowed_origins takes origins such as `https://example.com:8443`, without a path; "
                 f"was `{origin}`."

@@ -68,12 +68,12 @@ def check(options: Options) -> tuple[bool, str]:
 def _ask_rest(options: Options, path: str) -> tuple[bool, str]:
     port = options.rest_api_port
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT_SECONDS)
-    if options.rest_ssl_config_file:
-        # Certificates are for clients. The server answers probes on this machine without.
-        connection.sock = socket.socket(socket.AF_UNIX)
-        connection.sock.settimeout(_TIMEOUT_SECONDS)
-        connection.sock.connect(probe_address(port))
     try:
+        if options.rest_ssl_config_file:
+            # Certificates are for clients. The server answers probes on this machine without.
+            connection.sock = socket.socket(socket.AF_UNIX)
+            connection.sock.settimeout(_TIMEOUT_SECONDS)
+            connection.sock.connect(probe_address(port))
         connection.request("GET", path)
         response = connection.getresponse()
         body = response.read(_LONGEST_TEXT).decode(errors="replace")

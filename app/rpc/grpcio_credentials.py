@@ -11,7 +11,7 @@ from app.security.tls import WatchedTls
 
 
 def credentials(watched: WatchedTls) -> Any:
-    """Credentials that give each new connection what is in force when it begins."""
+    """Credentials of one port that give each new connection what is in force when it begins."""
     in_use = watched.value
 
     def fetch() -> Any:

@@ -60,7 +60,7 @@ class GrpcServer:
         """
         self._options = options
         self._handler = _TableHandler(methods, access)
-        self._credentials = None if tls is None else credentials(tls)
+        self._tls = tls
         self._host = host
         self._server = grpc.server(
             futures.ThreadPoolExecutor(options.grpc_max_threads, thread_name_prefix="ferry-grpc"),
@@ -91,10 +91,10 @@ class GrpcServer:
 
     def _add(self, address: str) -> None:
         try:
-            if self._credentials is None:
+            if self._tls is None:
                 bound = self._server.add_insecure_port(address)
             else:
-                bound = self._server.add_secure_port(address, self._credentials)
+                bound = self._server.add_secure_port(address, credentials(self._tls))
         except RuntimeError:
             bound = 0
         if not bound and not address.startswith("unix:"):

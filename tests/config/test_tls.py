@@ -76,7 +76,7 @@ def test_parts_that_cannot_be_used(tmp_path: Path, authority: Authority) -> None
     path, other = str(tmp_path / "ssl.config"), authority.directory / "other.key"
     for text, reason in (
         (
-            ssl_config(authority.directory / "other.key", certificate),
+            ssl_config(other, certificate),
             "server_key does not belong to server_cert.",
         ),
         (ssl_config(key, nonsense), "server_cert holds no certificate in PEM form."),
