@@ -111,9 +111,10 @@ class _Sink:
             resp.set_header("Connection", "close")
             resp.data = _NOT_FOUND_PAGE
             return
-        origin = req.get_header("Origin", default="")
-        resp.set_headers(self._cors.headers(origin))
+        if self._cors.enabled:
+            resp.set_headers(self._cors.headers(req.get_header("Origin", default="")))
         if req.method == "OPTIONS":  # browsers ask so before they send a token
+            origin = req.get_header("Origin", default="")
             reply = _preflight_reply("http://" in origin or "https://" in origin)
             self._service.count(reply)
             resp.status = reply.status

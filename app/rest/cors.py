@@ -8,11 +8,15 @@ from app.options import Options
 
 
 class Cors:
-    """The CORS headers of every answer, as the flags have them."""
+    """The CORS headers of every answer, as the flags have them.
+
+    Attributes:
+        enabled: whether there are any.
+    """
 
     def __init__(self, options: Options) -> None:
         """TensorFlow Serving's headers, for everybody or for the origins that are listed."""
-        self._enabled = options.rest_api_enable_cors_support
+        self.enabled = options.rest_api_enable_cors_support
         self._origins = frozenset(
             origin.strip().lower() for origin in options.cors_allowed_origins.split(",") if origin.strip()
         )
@@ -25,9 +29,7 @@ class Cors:
             self._headers["Access-Control-Allow-Headers"] += ", Authorization, X-API-Key"
 
     def headers(self, origin: str) -> Mapping[str, str]:
-        """The headers for a request from `origin`, empty if it names none."""
-        if not self._enabled:
-            return {}
+        """The headers for a request from `origin`, empty if it names none; for `enabled` only."""
         if not self._origins:
             return self._headers
         if origin.lower() not in self._origins:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,6 +18,8 @@ from app.rpc.methods import AnyMethod, Table, services
 from app.rpc.profiler import Profiler
 from app.security.security import Security
 from app.security.tls import LiveContext
+
+logger = logging.getLogger(__name__)
 
 RELOAD = "/tensorflow.serving.ModelService/HandleReloadConfigRequest"
 _MODEL_SERVICE = "/tensorflow.serving.ModelService/"
@@ -39,6 +42,7 @@ class GrpcServers:
             options: of the server.
             security: TLS and tokens, of all ports.
         """
+        self._secure = security.grpc_tls is not None
         self._servers = [
             _server(_with_tools(main_table(api, profiles, options), readiness, options), options, security)
         ]
@@ -58,6 +62,7 @@ class GrpcServers:
         Raises:
             ServingError: an address cannot be bound.
         """
+        logger.info("Using %s", "SSL credentials" if self._secure else "InsecureServerCredentials")
         for server in reversed(self._servers):  # the main port last: it shows that all is there
             server.start(loop)
 

@@ -104,6 +104,9 @@ def secured(
     process = ServerProcess(half_plus_two, directory / "server.log", name="half_plus_two", flags=flags)
     try:
         yield Secured(process.wait_ready(), admin_port, secret, directory / "tokens", flags, authority)
+        assert "Using SSL credentials" in process.log
+        process.terminate()
+        assert process.wait_exit() == 0  # the drain knows the admin port and the socket of the probes
     finally:
         process.kill()
 
@@ -119,17 +122,26 @@ def test_rest_needs_a_certificate_and_a_token(secured: Secured) -> None:
     assert secured.rest("/v1/models", {"x-api-key": "ops-token"}, None).status == 200
     assert secured.rest("/metrics", {}, None).status == 401
     assert secured.rest("/readyz", {}, None).status == 200
-    pair = tuple(str(secured.authority.directory / f"client.{end}") for end in ("pem", "key"))
+    directory = secured.authority.directory
+    pair = (f"{directory}/client.pem", f"{directory}/client.key")
     url = f"https://localhost:{secured.process.rest_port}{predict}"
-    answer = requests.post(
-        url, BODY, headers=headers, cert=pair, verify=str(secured.authority.ca), timeout=60
-    )
+    answer = requests.post(url, BODY, headers=headers, cert=pair, verify=f"{directory}/ca.pem", timeout=60)
     assert answer.json() == {"predictions": [3.0]}
     plain = http.client.HTTPConnection("127.0.0.1", secured.process.rest_port, timeout=60)
     for connection in (plain, secured.connection("")):
         with pytest.raises((OSError, http.client.HTTPException)):
             _ask(connection)
         connection.close()
+
+
+def test_a_refusal_leaves_the_connection_usable(secured: Secured) -> None:
+    connection, outcomes = secured.connection(), []
+    for headers, body in (({}, "x" * 5_000_000), ({"x-api-key": "predict-token"}, BODY)):
+        connection.request("POST", "/v1/models/half_plus_two:predict", body, headers)
+        response = connection.getresponse()
+        outcomes.append((response.status, len(response.read()) > 0))
+    connection.close()
+    assert outcomes == [(401, True), (200, True)]
 
 
 def _ask(connection: http.client.HTTPConnection) -> None:
@@ -167,7 +179,7 @@ def test_reloads_and_profiles_are_on_the_admin_port_only(secured: Secured, half_
     for port in (secured.process.grpc_port, secured.admin_port):
         with secured.authority.channel(port) as channel:
             stub = model_service_pb2_grpc.ModelServiceStub(channel)
-            monitor = channel.unary_unary("/tensorflow.ProfilerService/Monitor")
+            monitor = channel.unary_unary("/tensorflow.ProfilerService/Monitor", bytes, bytes)
             outcomes += [
                 code(stub.HandleReloadConfigRequest, reload, OPS),
                 code(stub.HandleReloadConfigRequest, reload, PREDICT),
@@ -192,7 +204,7 @@ def test_new_certificates_and_tokens_are_taken_without_a_restart(secured: Secure
         connection.connect()
         found: Any = connection.sock.getpeercert()
         connection.close()
-        return dict(pair for entry in found["subject"] for pair in entry)["commonName"]
+        return str(dict(pair for entry in found["subject"] for pair in entry)["commonName"])
 
     kept = secured.connection()  # open through all of it
     ready = {"Authorization": "Bearer predict-token"}

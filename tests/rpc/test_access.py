@@ -18,7 +18,7 @@ from app.options import Options
 from app.rpc.access import Access, group_of
 from app.rpc.grpcio_transport import GrpcServer
 from app.rpc.http2.transport import Http2Server
-from app.rpc.methods import Call, DialogueMethod, Method
+from app.rpc.methods import Call, DialogueMethod, Method, Table
 from app.security import tls
 from app.security.guard import Guard
 from app.security.tls import LiveContext, WatchedTls
@@ -64,7 +64,12 @@ class Service:
     def __init__(self) -> None:
         self.asked: list[str] = []
         echo = Method(Text, self._echo)
-        self.table = {PREDICT: echo, RELOAD: echo, CHECK: echo, TALK: DialogueMethod(Text, self._answer)}
+        self.table: Table = {
+            PREDICT: echo,
+            RELOAD: echo,
+            CHECK: echo,
+            TALK: DialogueMethod(Text, self._answer),
+        }
 
     def _echo(self, request: Any, call: Call) -> Any:
         del call
@@ -145,7 +150,7 @@ def test_a_large_request_without_a_token_is_refused(start: Start, service: Servi
 
 def test_a_dialogue_needs_a_token(start: Start, service: Service) -> None:
     with grpc.insecure_channel(f"127.0.0.1:{start(guarded=True)}") as channel:
-        talk = channel.stream_stream(
+        talk: Any = channel.stream_stream(
             TALK, request_serializer=Text.SerializeToString, response_deserializer=Text.FromString
         )
         done = threading.Event()
