@@ -62,7 +62,9 @@ def _serve(options: Options) -> int:
     # The runtime logs every failed request as a warning unless told otherwise; clients get the text.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sockets = []
-    reserved_grpc = ports.reserve_grpc(options.port) if options.port else None
+    reserved = [ports.reserve_grpc(options.port)] if options.port else []
+    if options.admin_port:
+        reserved.append(ports.reserve_grpc(options.admin_port, options.admin_host, "admin_port"))
     if options.rest_api_port and options.rest_api_port == options.port:
         print(
             "server_options.http_port cannot be same as grpc_port. Please use a different port for "
@@ -74,8 +76,8 @@ def _serve(options: Options) -> int:
     try:
         return supervise(options, sockets, _make_server)
     finally:
-        if reserved_grpc is not None:
-            reserved_grpc.close()
+        for each in reserved:
+            each.close()
 
 
 def _make_server(options: Options) -> Serving:

@@ -6,6 +6,7 @@ the usage text and the server starts all the same. Ferry adds `--name value`.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from app.options import TRANSPORTS, Flag, Options, Support, flags, without_effec
 
 _INT = re.compile(r"\s*[+-]?[0-9]+\Z")
 _FLOAT = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\Z")
+_ORIGIN = re.compile(r"https?://[^\s/,*]+")
 _INT_BITS = {"int32": 31, "int64": 63}
 _LONGEST_DRAIN_SECONDS = 86400
 _MOST_THREADS = (1 << 31) - 1  # what a ConfigProto has room for
@@ -153,6 +155,7 @@ def check(options: Options) -> None:
             raise ServingError(Code.UNIMPLEMENTED, f"--{flag.name} is not supported: {flag.reason}.")
     _check_ranges(options)
     _check_adaptive_batching(options)
+    _check_security(options)
     if not options.model_config_file:
         check_base_path(options.model_name, options.model_base_path)
 
@@ -162,6 +165,23 @@ def _check_adaptive_batching(options: Options) -> None:
         raise invalid_argument("--adaptive_batching and --enable_batching exclude each other; give one.")
     if (target := options.batching_latency_target_in_ms) < 0:
         raise invalid_argument(f"--batching_latency_target_in_ms must not be negative; was {target:g}.")
+
+
+def _check_security(options: Options) -> None:
+    if options.admin_port and options.admin_port in (options.port, options.rest_api_port):
+        raise invalid_argument(f"--admin_port must differ from the other ports; was {options.admin_port}.")
+    try:
+        ipaddress.ip_address(options.admin_host)
+    except ValueError:
+        raise invalid_argument(f"--admin_host must be an IP address; was `{options.admin_host}`.") from None
+    if options.cors_allowed_origins and not options.rest_api_enable_cors_support:
+        raise invalid_argument("--cors_allowed_origins needs --rest_api_enable_cors_support.")
+    for origin in map(str.strip, options.cors_allowed_origins.split(",")):
+        if origin and not _ORIGIN.fullmatch(origin):
+            raise invalid_argument(
+                "--cors_allowed_origins takes origins such as `https://example.com:8443`, without a path; "
+                f"was `{origin}`."
+            )
 
 
 def _check_metrics_path(path: str) -> None:
@@ -181,7 +201,7 @@ def _check_ranges(options: Options) -> None:
     for name, lowest in least.items():
         if getattr(options, name) < lowest:
             raise invalid_argument(f"--{name} must be at least {lowest}; was {getattr(options, name)}.")
-    for name in ("port", "rest_api_port"):
+    for name in ("port", "rest_api_port", "admin_port"):
         if not 0 <= getattr(options, name) <= 65535:
             raise invalid_argument(f"--{name} must be between 0 and 65535; was {getattr(options, name)}.")
     for name in ("session", "intra_op", "inter_op"):

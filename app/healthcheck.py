@@ -15,6 +15,7 @@ from pathlib import Path
 
 from app.command_line import parse
 from app.options import Options
+from app.rest.ports import probe_address
 
 _PROGRAM = "tensorflow_model_server"
 _TIMEOUT_SECONDS = 5.0
@@ -52,7 +53,7 @@ def check(options: Options) -> tuple[bool, str]:
         if options.rest_api_port:
             # Of several models one may be missing for a while. Whoever ends unhealthy containers would then
             # end the service of all others, so being up, which it is once all had loaded, has to do.
-            return _ask_rest(options.rest_api_port, "/livez" if options.model_config_file else "/readyz")
+            return _ask_rest(options, "/livez" if options.model_config_file else "/readyz")
         if options.port:
             socket.create_connection(("127.0.0.1", options.port), _TIMEOUT_SECONDS).close()
             return True, f"gRPC port {options.port} answers"
@@ -64,9 +65,15 @@ def check(options: Options) -> tuple[bool, str]:
         return False, f"the server does not answer: {error}"
 
 
-def _ask_rest(port: int, path: str) -> tuple[bool, str]:
+def _ask_rest(options: Options, path: str) -> tuple[bool, str]:
+    port = options.rest_api_port
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT_SECONDS)
     try:
+        if options.rest_ssl_config_file:
+            # Certificates are for clients. The server answers probes on this machine without.
+            connection.sock = socket.socket(socket.AF_UNIX)
+            connection.sock.settimeout(_TIMEOUT_SECONDS)
+            connection.sock.connect(probe_address(port))
         connection.request("GET", path)
         response = connection.getresponse()
         body = response.read(_LONGEST_TEXT).decode(errors="replace")

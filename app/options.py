@@ -146,10 +146,7 @@ class Options:
         refused="ALTS exists on Google's network only; serving in the clear instead would be unsafe",
     )
     ssl_config_file: str = _flag(
-        "string",
-        "",
-        "File with a text SSLConfig for gRPC.",
-        refused="this version has no TLS; serving in the clear instead would be unsafe",
+        "string", "", "File with a text SSLConfig: TLS for gRPC. Read again when it changes."
     )
     platform_config_file: str = _flag(
         "string",
@@ -276,6 +273,22 @@ class Options:
     )
     grpc_transport: str = _flag(
         "string", "grpcio", "Ferry: what speaks gRPC: grpcio, or http2, which takes less CPU for a call."
+    )
+    rest_ssl_config_file: str = _flag("string", "", "Ferry: as --ssl_config_file, for the REST port.")
+    auth_tokens_file: str = _flag(
+        "string", "", "Ferry: file with tokens and what they are good for; without it, nobody needs one."
+    )
+    admin_port: int = _flag(
+        "int32",
+        0,
+        "Ferry: gRPC port for HandleReloadConfigRequest and the profiler, which then leave --port. 0: none.",
+    )
+    admin_host: str = _flag("string", "127.0.0.1", "Ferry: IP address that --admin_port listens on.")
+    enable_reload_config: bool = _flag("bool", True, "Ferry: serve HandleReloadConfigRequest.")
+    cors_allowed_origins: str = _flag(
+        "string",
+        "",
+        "Ferry: with --rest_api_enable_cors_support, the only origins that are let in, comma-separated.",
     )
 
 

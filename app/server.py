@@ -12,6 +12,7 @@ import asyncio
 import logging
 import os
 import platform
+import ssl
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -39,11 +40,10 @@ from app.options import Options, without_effect
 from app.rest.application import make_application
 from app.rest.pages import Content, Page, probes
 from app.rest.service import RestService
-from app.rpc import health, profiler, reflection
-from app.rpc.grpcio_transport import GrpcServer
-from app.rpc.http2.transport import Http2Server
-from app.rpc.methods import AnyMethod, Table, method_table, services
+from app.rpc.methods import method_table
 from app.rpc.profiler import Profiler
+from app.rpc.servers import GrpcServers
+from app.security.security import Security
 from app.telemetry import prometheus
 from app.telemetry.exposition import MetricsPage
 from app.telemetry.gpu_memory import add_gpu_memory
@@ -60,6 +60,8 @@ class Server:
 
     Attributes:
         rest: the ASGI application, to be served by whoever owns the event loop.
+        rest_tls: for encrypted connections to it; None for plain ones.
+        probes: the pages of `rest` that a health check without TLS needs.
     """
 
     def __init__(self, options: Options) -> None:
@@ -100,27 +102,15 @@ class Server:
         self._config_poller: ConfigPoller | None = None
         self._readiness = Readiness(self._models.models, self._board)
         self._profiler = Profiler()
-        self._grpc = _transport(self._methods(), options)
+        self._security = Security(options)
+        api = method_table(self._manager, self._board, options, self._models.apply, self._metrics)
+        self._grpc = GrpcServers(api, self._profiler, self._readiness, options, self._security)
         service = RestService(self._manager, self._board, options, self._metrics, self._models.models)
+        self.rest_tls: ssl.SSLContext | None = self._security.rest_context
+        self.probes = probes(self._readiness)
         self.rest: falcon.asgi.App[Any, Any] = make_application(
-            service, options, self._pages(), lambda: self._readiness.draining
+            service, options, self._pages(), lambda: self._readiness.draining, self._security.guard
         )
-
-    def _methods(self) -> Mapping[str, AnyMethod]:
-        """What gRPC serves: the API, and what the flags add."""
-        options = self._options
-        methods: dict[str, AnyMethod] = {
-            **method_table(self._manager, self._board, options, self._models.apply, self._metrics)
-        }
-        if options.enable_profiler:
-            methods |= self._profiler.methods()
-        if options.enable_grpc_healthcheck_service:
-            names = (*services(methods), health.SERVICE, *reflection.SERVICES)
-            methods |= health.health_methods(self._readiness, names)
-        if options.enable_grpc_reflection:
-            files = [profiler.descriptor()] if options.enable_profiler else []
-            methods |= reflection.reflection_methods(services(methods), files)
-        return methods
 
     def _pages(self) -> Mapping[str, Page]:
         """What REST serves beside the API. The monitoring file is read only for a REST port of its own."""
@@ -130,7 +120,7 @@ class Server:
         pages: dict[str, Page] = {}
         if options.metrics_path:
             pages[options.metrics_path] = self._metrics_page()
-        pages |= probes(self._readiness)
+        pages |= self.probes
         file = options.monitoring_config_file
         config = monitoring.read_file(file) if file else None
         if config is not None:
@@ -168,6 +158,7 @@ class Server:
             self._cache.open()
         if self._batcher is not None:
             self._batcher.start()
+        self._security.start()
         self._readiness.start()
         self._manager.start()
         self._source.start()
@@ -214,6 +205,7 @@ class Server:
         """End the threads and close the models; call it when nothing is served any more."""
         if self._config_poller is not None:
             self._config_poller.stop()
+        self._security.stop()
         self._readiness.stop()
         self._source.stop()
         self._manager.stop()
@@ -226,10 +218,3 @@ class Server:
 def _gpu_is_required() -> bool:
     """Whether the image says that it is made for GPUs."""
     return os.environ.get("FERRY_REQUIRE_GPU", "") not in ("", "0")
-
-
-def _transport(methods: Table, options: Options) -> GrpcServer | Http2Server:
-    """What `--grpc_transport` names; the command line has checked it."""
-    if options.grpc_transport == "http2":
-        return Http2Server(methods, options)
-    return GrpcServer(methods, options)

@@ -13,6 +13,7 @@ from hypothesis import settings
 
 from app.options import TRANSPORTS
 from tests.support import models
+from tests.support.certificates import Authority
 from tests.support.process import ServerProcess
 from tests.support.stores import CREDENTIALS, Proxy, S3Server, WebServer
 
@@ -37,6 +38,15 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base_path = tmp_path_factory.mktemp("busy")
     models.save_busy(base_path / "1")
     return base_path
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """A certificate authority that has issued `server`, `other` (for servers too) and `client`."""
+    authority = Authority(tmp_path_factory.mktemp("authority"))
+    for name in ("server", "other", "client"):
+        authority.issue(name)
+    return authority
 
 
 @pytest.fixture

@@ -315,9 +315,49 @@ def test_what_would_be_unsafe_to_leave_out_stops_the_start(flag: Flag) -> None:
 
 def test_what_stops_the_start() -> None:
     assert {flag.name for flag in flags() if flag.support is Support.REFUSED} >= {
-        "ssl_config_file",
         "use_alts_credentials",
+        "platform_config_file",
     }
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"admin_port": 70000}, "--admin_port must be between 0 and 65535; was 70000."),
+        ({"port": 8500, "admin_port": 8500}, "--admin_port must differ from the other ports; was 8500."),
+        (
+            {"rest_api_port": 8501, "admin_port": 8501},
+            "--admin_port must differ from the other ports; was 8501.",
+        ),
+        ({"admin_host": "localhost"}, "--admin_host must be an IP address; was `localhost`."),
+        (
+            {"cors_allowed_origins": "https://a"},
+            "--cors_allowed_origins needs --rest_api_enable_cors_support.",
+        ),
+        *(
+            (
+                {"rest_api_enable_cors_support": True, "cors_allowed_origins": f"https://a.example,{origin}"},
+                "--cors_allowed_origins takes origins such as `https://example.com:8443`, without a path; "
+                f"was `{origin}`.",
+            )
+            for origin in ("*", "a.example", "https://a/", "null", "https://*.example")
+        ),
+    ],
+)
+def test_flags_of_security_that_cannot_work(values: dict[str, Any], message: str) -> None:
+    assert str(refusal(**values)) == f"INVALID_ARGUMENT: {message}"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"ssl_config_file": "x", "rest_ssl_config_file": "x", "auth_tokens_file": "x"},
+        {"admin_port": 8502, "admin_host": "::1"},
+        {"rest_api_enable_cors_support": True, "cors_allowed_origins": "https://a:1, http://b,"},
+    ],
+)
+def test_flags_of_security_that_work(values: dict[str, Any]) -> None:
+    check(Options(**{"model_base_path": "/models/m", **values}))
 
 
 @pytest.mark.parametrize("flag", [flag for flag in flags() if flag.support is Support.IGNORED], ids=str)

@@ -31,6 +31,7 @@ def test_links_lead_somewhere_and_flags_exist(page: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", text):
         assert ((REPOSITORY / page).parent / target).exists(), target
     docker = {"read-only", "tmpfs", "user", "gpus", "runtime", "cpus", "cpuset-cpus"}
+    docker |= {"cap-drop", "security-opt"}
     known = {flag.name for flag in flags()} | docker | {"name", "version", "help"}
     for name in re.findall(r"--([a-z][a-z_0-9-]+)", text):
         assert name in known, name

@@ -66,6 +66,8 @@ OWN = [
     *("adaptive_batching", "batching_latency_target_in_ms", "gpu_replicas", "allow_no_gpu"),
     *("enable_model_optimization", "model_optimization_load_factor"),
     *("enable_grpc_reflection", "metrics_path", "grpc_transport"),
+    *("rest_ssl_config_file", "auth_tokens_file", "admin_port", "admin_host", "enable_reload_config"),
+    "cors_allowed_origins",
 ]
 
 
@@ -103,5 +105,5 @@ def test_options_cannot_be_changed() -> None:
 
 def test_without_effect_names_what_was_given_and_does_not_act() -> None:
     assert not list(without_effect(Options()))
-    given = Options(skip_initialize_tpu=True, ssl_config_file="x", port=1, enable_profiler=True)
-    assert [flag.name for flag in without_effect(given)] == ["ssl_config_file", "skip_initialize_tpu"]
+    given = Options(skip_initialize_tpu=True, use_alts_credentials=True, port=1, enable_profiler=True)
+    assert [flag.name for flag in without_effect(given)] == ["use_alts_credentials", "skip_initialize_tpu"]

@@ -6,8 +6,6 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
-
 from app.config import text_proto
 
 logger = logging.getLogger(__name__)
@@ -63,9 +61,4 @@ def read_file(path: str) -> PrometheusConfig | None:
 
 
 def _monitoring_config() -> Any:
-    """An empty MonitoringConfig, from a pool of its own: other packages may bring the message too."""
-    pool = descriptor_pool.DescriptorPool()
-    file = text_format.Parse(_FILE, descriptor_pb2.FileDescriptorProto())
-    pool.AddSerializedFile(file.SerializeToString())
-    message = pool.FindMessageTypeByName("tensorflow.serving.MonitoringConfig")
-    return message_factory.GetMessageClass(message)()
+    return text_proto.message_class(_FILE, "tensorflow.serving.MonitoringConfig")()

@@ -13,20 +13,18 @@ from typing import Any
 import falcon
 import falcon.asgi
 
+from app.config.auth_tokens import Group
 from app.errors import Code, ServingError
 from app.options import Options
+from app.rest.cors import Cors
 from app.rest.pages import Page
 from app.rest.service import Reply, RestService, error_reply
+from app.security.guard import Guard
 
 _JSON = "application/json"
 _NOT_FOUND_PAGE = (
     b"<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD><BODY>\n<H1>Not Found</H1>\n</BODY></HTML>\n"
 )
-_CORS = {
-    "Access-Control-Allow-Origin": "*",
-    "Access-Control-Allow-Methods": "POST, GET",
-    "Access-Control-Allow-Headers": "Content-Type",
-}
 # TensorFlow Serving's limit of an unzipped body. Reading stops there, whatever the sender claims.
 _LARGEST_UNZIPPED = 100 * 1024 * 1024
 
@@ -36,6 +34,7 @@ def make_application(
     options: Options,
     pages: Mapping[str, Page] | None = None,
     is_draining: Callable[[], bool] = lambda: False,
+    guard: Guard | None = None,
 ) -> falcon.asgi.App[Any, Any]:
     """A falcon application that answers every path.
 
@@ -47,9 +46,10 @@ def make_application(
         options: of the server.
         pages: what is answered beside the API, by path.
         is_draining: whether connections are to end with their next answer.
+        guard: asked about every request but those for open pages; all are let in if None.
     """
     application = _Application()
-    application.add_sink(_Sink(service, options, pages or {}, is_draining), prefix="/")
+    application.add_sink(_Sink(service, options, pages or {}, is_draining, guard), prefix="/")
     application.add_error_handler(Exception, _unexpected)
     return application
 
@@ -72,11 +72,13 @@ class _Sink:
         options: Options,
         pages: Mapping[str, Page],
         is_draining: Callable[[], bool],
+        guard: Guard | None,
     ) -> None:
         self._service = service
         self._pages = pages
         self._is_draining = is_draining
-        self._cors = options.rest_api_enable_cors_support
+        self._guard = guard
+        self._cors = Cors(options)
         milliseconds = options.rest_api_timeout_in_ms
         self._timeout = milliseconds / 1000 if milliseconds > 0 else None
         # Decoding, running and encoding all happen here: a slow model or a large body never
@@ -99,6 +101,8 @@ class _Sink:
         path = target.partition("?")[0]
         page = self._pages.get(path)
         if page is not None:
+            if not page.open and self._refuse(Group.STATUS, req, resp) is not None:
+                return
             await _answer_page(page, path, target, req, resp)
             return
         if target[:4].lower() != "/v1/":
@@ -107,15 +111,19 @@ class _Sink:
             resp.set_header("Connection", "close")
             resp.data = _NOT_FOUND_PAGE
             return
-        if self._cors:
-            resp.set_headers(_CORS)
-        if req.method == "OPTIONS":
+        if self._cors.enabled:
+            resp.set_headers(self._cors.headers(req.get_header("Origin", default="")))
+        if req.method == "OPTIONS":  # browsers ask so before they send a token
             origin = req.get_header("Origin", default="")
             reply = _preflight_reply("http://" in origin or "https://" in origin)
             self._service.count(reply)
             resp.status = reply.status
             resp.content_type = "text/html; charset=ISO-8859-1"
             resp.data = reply.body
+            return
+        group = Group.PREDICT if req.method == "POST" else Group.STATUS
+        if (refusal := self._refuse(group, req, resp)) is not None:
+            self._service.count(refusal)
             return
         traffic = self._service.traffic(target)
         traffic.begin()
@@ -132,6 +140,22 @@ class _Sink:
         resp.status = reply.status
         resp.content_type = _JSON
         resp.data = reply.body
+
+    def _refuse(self, group: Group, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> Reply | None:
+        """Answer a client that may not ask for this, before its body is read; the reply, or None."""
+        if self._guard is None:
+            return None
+        authorization = req.get_header("Authorization", default="")
+        error = self._guard.refusal(group, authorization, req.get_header("X-API-Key", default=""))
+        if error is None:
+            return None
+        reply = error_reply(error)
+        resp.status = reply.status
+        resp.content_type = _JSON
+        resp.data = reply.body
+        if error.code is Code.UNAUTHENTICATED:
+            resp.set_header("WWW-Authenticate", "Bearer")
+        return reply
 
     async def _answer(self, method: str, target: str, body: bytes, zipped: bool) -> Reply:
         deadline = None if self._timeout is None else time.monotonic() + self._timeout

@@ -34,12 +34,14 @@ class Page:
         slow: whether to render in a thread; the event loop does it otherwise.
         methods: others get 405; empty takes all.
         takes_query: whether a query is ignored; it is a 400 otherwise.
+        open: whether it needs no token where others do.
     """
 
     render: Callable[[str], Content]
     slow: bool = False
     methods: tuple[str, ...] = ("GET", "HEAD")
     takes_query: bool = True
+    open: bool = False
 
 
 def probes(readiness: Readiness) -> Mapping[str, Page]:
@@ -48,8 +50,8 @@ def probes(readiness: Readiness) -> Mapping[str, Page]:
     They need no thread, so that a server whose threads are all at work still answers them.
     """
     return {
-        "/livez": Page(lambda accept: Content(b"ok")),  # noqa: ARG005 - one type for everybody
-        "/readyz": Page(lambda accept: _readyz(readiness)),  # noqa: ARG005
+        "/livez": Page(lambda accept: Content(b"ok"), open=True),  # noqa: ARG005 - one type for everybody
+        "/readyz": Page(lambda accept: _readyz(readiness), open=True),  # noqa: ARG005
     }
 
 

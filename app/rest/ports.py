@@ -25,13 +25,19 @@ def reserve_rest(port: int) -> socket.socket:
         return _bind(socket.AF_INET, "0.0.0.0", port, "rest_api_port")
 
 
-def reserve_grpc(port: int) -> socket.socket:
-    """Bind the gRPC port; grpcio may bind it again beside this socket, which never listens.
+def reserve_grpc(port: int, host: str = "0.0.0.0", flag: str = "port") -> socket.socket:
+    """Bind a gRPC port; grpcio may bind it again beside this socket, which never listens.
+
+    Args:
+        port: to bind.
+        host: IP address to bind it on.
+        flag: that names the port.
 
     Raises:
         ServingError: UNAVAILABLE, saying which port and why.
     """
-    reserved = _bind(socket.AF_INET, "0.0.0.0", port, "port")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    reserved = _bind(family, host, port, flag)
     # Set only now: had it been set before, a second server could bind here as well.
     reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     return reserved
@@ -51,7 +57,7 @@ def _bind(family: socket.AddressFamily, host: str, port: int, flag: str) -> sock
             reserved.close()
             if error.errno == errno.EADDRINUSE and not reuse:
                 continue
-            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+            if error.errno in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL):
                 raise ServingError(
                     Code.UNAVAILABLE,
                     f"Cannot listen on port {port}: {error.strerror}. "
@@ -60,6 +66,11 @@ def _bind(family: socket.AddressFamily, host: str, port: int, flag: str) -> sock
             raise
         return reserved
     raise AssertionError("unreachable")
+
+
+def probe_address(port: int) -> str:
+    """The abstract UNIX socket for health checks of the server whose REST port is `port`."""
+    return f"\0ferry-probes-{port}"
 
 
 def prepare_to_listen(reserved: socket.socket) -> None:

@@ -11,15 +11,18 @@ import contextlib
 import logging
 import os
 import signal
+import ssl
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, NoReturn, Protocol
 
 import uvicorn
 from uvicorn_worker import UvicornWorker
 
 from app.errors import ServingError
+from app.rest import probe_socket
+from app.rest.pages import Page
 from app.rest.ports import prepare_to_listen
 
 logger = logging.getLogger(__name__)
@@ -35,9 +38,13 @@ class Serving(Protocol):
 
     Attributes:
         rest: the ASGI application; it is asked for once `start` is done.
+        rest_tls: for encrypted connections to it; None for plain ones.
+        probes: what health checks are told without TLS.
     """
 
     rest: Any
+    rest_tls: ssl.SSLContext | None
+    probes: Mapping[str, Page]
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Load, then answer gRPC, perhaps on `loop`; raises ServingError."""
@@ -99,12 +106,12 @@ class Worker(UvicornWorker):  # type: ignore[misc] # its package has no types
         try:
             return starting.result()
         except ServingError as error:
-            return self._fail(str(error))
+            return self.fail(str(error))
         except Exception as error:
             logger.exception("The server could not be started")
-            return self._fail(f"INTERNAL: {type(error).__name__}: {error}")
+            return self.fail(f"INTERNAL: {type(error).__name__}: {error}")
 
-    def _fail(self, status: str) -> NoReturn:
+    def fail(self, status: str) -> NoReturn:
         """Say on standard output why the start failed, as TensorFlow Serving does, and end."""
         print(f"Failed to start server. Error: {status}", flush=True)
         self.app.worker_state.failure_was_told()
@@ -130,12 +137,22 @@ class _HttpServer(uvicorn.Server):
         self._worker = worker
         self._server = server
         self._stop = stop
+        self._probes: asyncio.Server | None = None
 
     async def startup(self, sockets: list[Any] | None = None) -> None:
+        self.config.ssl = self._server.rest_tls
         for sock in sockets or ():
             prepare_to_listen(sock)
+            if self.config.ssl is not None:
+                await self._serve_probes(sock.getsockname()[1])
         await super().startup(sockets)
         self._worker.announce()
+
+    async def _serve_probes(self, port: int) -> None:
+        try:
+            self._probes = await probe_socket.serve(probe_socket.bind(port), self._server.probes)
+        except ServingError as error:
+            self._worker.fail(str(error))
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -150,7 +167,7 @@ class _HttpServer(uvicorn.Server):
     async def shutdown(self, sockets: list[Any] | None = None) -> None:
         seconds = self._worker.app.drain_seconds
         deadline = time.monotonic() + seconds
-        for listener in self.servers:
+        for listener in (*self.servers, *filter(None, [self._probes])):
             listener.close()
         draining = asyncio.create_task(asyncio.to_thread(self._server.drain, deadline))
         # Connections that are open stay so while requests run: a probe learns of the drain, and a request

@@ -17,9 +17,13 @@ from google.protobuf.message import DecodeError
 
 from app.errors import Code, ServingError
 from app.options import Options
+from app.rpc.access import Access
+from app.rpc.addresses import authority
 from app.rpc.channel_arguments import channel_arguments
+from app.rpc.grpcio_credentials import credentials
 from app.rpc.grpcio_streams import answers_of
 from app.rpc.methods import Call, DialogueMethod, Method, PushMethod, StreamMethod, Table, wire_message
+from app.security.tls import WatchedTls
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +40,28 @@ _STATUS_CODES = {status.value[0]: status for status in grpc.StatusCode}
 class GrpcServer:
     """Listens from `start` to `stop`."""
 
-    def __init__(self, methods: Table, options: Options) -> None:
-        """Prepare a server; nothing is bound yet."""
+    def __init__(
+        self,
+        methods: Table,
+        options: Options,
+        *,
+        tls: WatchedTls | None = None,
+        access: Access | None = None,
+        host: str = "0.0.0.0",
+    ) -> None:
+        """Prepare a server; nothing is bound yet.
+
+        Args:
+            methods: the table.
+            options: of the server.
+            tls: for encrypted connections, to the port and the socket.
+            access: asked about every call; all are let in if None.
+            host: the IP address to listen on.
+        """
         self._options = options
-        self._handler = _TableHandler(methods)
+        self._handler = _TableHandler(methods, access)
+        self._tls = tls
+        self._host = host
         self._server = grpc.server(
             futures.ThreadPoolExecutor(options.grpc_max_threads, thread_name_prefix="ferry-grpc"),
             handlers=[self._handler],
@@ -56,19 +78,23 @@ class GrpcServer:
             ServingError: UNAVAILABLE if an address cannot be bound.
         """
         del loop
+        address = authority(self._host, self._options.port)
         if self._options.port:
-            self._add(f"0.0.0.0:{self._options.port}")
+            self._add(address)
         if self._options.grpc_socket_path:
             self._add(f"unix:{self._options.grpc_socket_path}")
         self._server.start()
         if self._options.port:
-            logger.info("Running gRPC ModelServer at 0.0.0.0:%d ...", self._options.port)
+            logger.info("Running gRPC ModelServer at %s ...", address)
         if self._options.grpc_socket_path:
             logger.info("Running gRPC ModelServer at UNIX socket %s ...", self._options.grpc_socket_path)
 
     def _add(self, address: str) -> None:
         try:
-            bound = self._server.add_insecure_port(address)
+            if self._tls is None:
+                bound = self._server.add_insecure_port(address)
+            else:
+                bound = self._server.add_secure_port(address, credentials(self._tls))
         except RuntimeError:
             bound = 0
         if not bound and not address.startswith("unix:"):
@@ -92,9 +118,10 @@ class GrpcServer:
 class _TableHandler(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in its stubs only
     """Looks calls up in the table; what is not there is UNIMPLEMENTED, without a text."""
 
-    def __init__(self, methods: Table) -> None:
+    def __init__(self, methods: Table, access: Access | None) -> None:
+        self._access = access
         self._dialogues: set[Any] = set()  # the contexts of those that are open
-        quick = futures.ThreadPoolExecutor(1, thread_name_prefix="ferry-grpc-quick")
+        quick = self._quick = futures.ThreadPoolExecutor(1, thread_name_prefix="ferry-grpc-quick")
         talking = futures.ThreadPoolExecutor(_DIALOGUE_THREADS, thread_name_prefix="ferry-grpc-talk")
         pushing = futures.ThreadPoolExecutor(_PUSH_THREADS, thread_name_prefix="ferry-grpc-push")
         self._handlers = {}
@@ -126,11 +153,37 @@ class _TableHandler(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
         self._unknown = grpc.unary_unary_rpc_method_handler(_unimplemented)
 
     def service(self, handler_call_details: Any) -> Any:
-        return self._handlers.get(handler_call_details.method, self._unknown)
+        path = handler_call_details.method
+        handler = self._handlers.get(path)
+        if handler is None:
+            return self._unknown
+        if self._access is not None:
+            found = dict(handler_call_details.invocation_metadata or ())
+            given = [_text(found.get(name, "")) for name in ("authorization", "x-api-key")]
+            refusal = self._access.refusal(path, *given)
+            if refusal is not None:
+                return _refused(refusal, self._quick)
+        return handler
 
     def end_dialogues(self) -> None:
         for context in list(self._dialogues):
             context.cancel()
+
+
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode("latin-1")
+
+
+def _refused(error: ServingError, threads: futures.Executor) -> Any:
+    """Ends a call of any kind before one of its messages is read."""
+
+    def refuse(requests: Any, context: Any) -> Any:
+        del requests
+        context.abort(_STATUS_CODES[int(error.code)], wire_message(error))
+
+    behaviour: Any = refuse
+    behaviour.experimental_thread_pool = threads
+    return grpc.stream_stream_rpc_method_handler(behaviour)
 
 
 def _unimplemented(request: bytes, context: Any) -> None:

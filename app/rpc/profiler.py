@@ -25,6 +25,8 @@ from app.rpc.methods import Call, Method
 
 logger = logging.getLogger(__name__)
 
+SERVICE = "tensorflow.ProfilerService"
+
 # TensorFlow's package lacks the Python messages of profiler_service.proto. These are the fields of them
 # that matter here, by number and type; bytes stand for an XSpace, which looks the same on the wire.
 _Field = descriptor_pb2.FieldDescriptorProto
@@ -95,7 +97,7 @@ class Profiler:
 
     def methods(self) -> Mapping[str, Method]:
         """The methods of the service, by path."""
-        service = "/tensorflow.ProfilerService/"
+        service = f"/{SERVICE}/"
         return {
             service + "Profile": Method(ProfileRequest, self._profile, blocks=True),
             service + "Terminate": Method(TerminateRequest, self._terminate),

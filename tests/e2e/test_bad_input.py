@@ -117,7 +117,9 @@ def test_a_file_as_base_path_is_told(start_server: StartServer, tmp_path: Path) 
         (["--model_base_path=relative"], "INVALID_ARGUMENT: Expected model model to have an absolute path"),
         (["--model_config_file=/no.config"], "NOT_FOUND: /no.config; No such file or directory"),
         (["--model_config_file=/"], "NOT_FOUND: /; No such device"),
-        (["--ssl_config_file=/ssl.config"], "UNIMPLEMENTED: --ssl_config_file is not supported"),
+        (["--ssl_config_file=/ssl.config"], "NOT_FOUND: /ssl.config; No such file or directory"),
+        (["--rest_ssl_config_file=/"], "NOT_FOUND: /; No such device"),
+        (["--auth_tokens_file=/dev/null"], "INVALID_ARGUMENT: /dev/null; Invalid argument"),
         (["--rest_api_num_threads=0"], "INVALID_ARGUMENT: --rest_api_num_threads must be at least 1; was 0."),
     ],
 )

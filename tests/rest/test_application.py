@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -9,11 +10,13 @@ from typing import Any
 import pytest
 from falcon import testing
 
+from app.config.auth_tokens import Group, Token
 from app.lifecycle.states import StateBoard
 from app.options import Options
 from app.rest.application import make_application, unzip
 from app.rest.pages import Content, Page
 from app.rest.service import Reply, RestService
+from app.security.guard import Guard
 from app.telemetry.serving_metrics import ServingMetrics
 
 
@@ -198,3 +201,68 @@ def test_replies_are_counted() -> None:
     asked.simulate_get("/v1/models/m")
     asked.simulate_post("/elsewhere")
     assert service.metrics.request_count.cells() == [(("", "OK"), 1)]
+
+
+def guarded(service: Service, **options: Any) -> testing.TestClient:
+    """A client of a server where `p` may predict and `s` ask for the status."""
+    groups = {"p": Group.PREDICT, "s": Group.STATUS}
+    tokens = [
+        Token("", hashlib.sha256(value.encode()).digest(), frozenset({group}))
+        for value, group in groups.items()
+    ]
+    pages = {
+        "/metrics": Page(lambda accept: Content(b"m")),  # noqa: ARG005
+        "/livez": Page(lambda accept: Content(b"ok"), open=True),  # noqa: ARG005
+    }
+    options = {"auth_tokens_file": "x", **options}
+    guard = Guard(lambda: tokens)
+    return testing.TestClient(make_application(service, Options(**options), pages, guard=guard))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "statuses"),  # without a token, with p, with s
+    [
+        ("POST", "/v1/models/m:predict", (401, 200, 403)),
+        ("GET", "/v1/models/m", (401, 403, 200)),
+        ("GET", "/v1/models/m/metadata", (401, 403, 200)),
+        ("GET", "/metrics", (401, 403, 200)),
+        ("GET", "/livez", (200, 200, 200)),
+        ("GET", "/", (404, 404, 404)),
+    ],
+)
+def test_tokens_are_good_for_their_group(method: str, path: str, statuses: tuple[int, ...]) -> None:
+    service = Service()
+    asked = guarded(service)
+    all_headers: list[dict[str, str]] = [{}, {"Authorization": "Bearer p"}, {"X-API-Key": "s"}]
+    answers = [asked.simulate_request(method, path, headers=headers, body="{}") for headers in all_headers]
+    assert tuple(answer.status_code for answer in answers) == statuses
+    for answer in answers:
+        assert (answer.headers.get("www-authenticate") == "Bearer") == (answer.status_code == 401)
+        if answer.status_code in (401, 403):
+            assert answer.json["error"].startswith(("A token is needed", "The token is not good for"))
+    assert len(service.asked) == (statuses.count(200) if path.startswith("/v1") else 0)
+
+
+def test_a_refusal_is_counted_and_has_cors_headers() -> None:
+    service = Service()
+    answer = guarded(service, rest_api_enable_cors_support=True).simulate_get("/v1/models/m")
+    assert answer.headers["access-control-allow-headers"] == "Content-Type, Authorization, X-API-Key"
+    assert service.metrics.request_count.cells() == [(("", "UNAUTHENTICATED"), 1)]
+
+
+def test_a_preflight_needs_no_token() -> None:
+    answer = guarded(Service()).simulate_options("/v1/models/m", headers={"Origin": "https://a"})
+    assert answer.status_code == 200
+
+
+def test_only_listed_origins_get_cors_headers() -> None:
+    cors = client(
+        Service(), rest_api_enable_cors_support=True, cors_allowed_origins="https://a.example,http://b:81"
+    )
+    for origin in ("https://a.example", "http://b:81"):
+        for method in ("GET", "OPTIONS"):
+            headers = cors.simulate_request(method, "/v1/models/m", headers={"Origin": origin}).headers
+            assert (headers["access-control-allow-origin"], headers["vary"]) == (origin, "Origin")
+    headers = cors.simulate_get("/v1/models/m", headers={"Origin": "https://c.example"}).headers
+    assert "access-control-allow-origin" not in headers
+    assert headers["vary"] == "Origin"

@@ -86,10 +86,16 @@ class GrpcCalls:
         deadline = self._deadline(head)
         if method is None:
             self._fail(stream, ServingError(Code.UNIMPLEMENTED, ""))
+        elif (refusal := self._refusal(head)) is not None:
+            self._fail(stream, refusal)
         elif isinstance(method, StreamMethod):
             self._begin_streaming(stream, method, deadline)
         else:
             stream.call = UnaryCall(stream, method, deadline)
+
+    def _refusal(self, head: RequestHead) -> ServingError | None:
+        access = self._service.access
+        return None if access is None else access.refusal(head.path, head.authorization, head.api_key)
 
     def data(self, stream: Stream, payload: bytes | memoryview) -> None:
         """Put the message together."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from urllib.parse import quote
 
@@ -50,6 +50,8 @@ class RequestHead:
         http_status: what a request that is not gRPC is answered with; 200 for one that is.
         size: of the decoded list, as RFC 9113 counts it.
         well_formed: whether it is a request of HTTP at all.
+        authorization: the header of this name, empty if there is none; never printed.
+        api_key: the header `x-api-key`, the same.
     """
 
     path: str
@@ -59,6 +61,8 @@ class RequestHead:
     http_status: int = 200
     size: int = 0
     well_formed: bool = True
+    authorization: str = field(default="", repr=False)
+    api_key: str = field(default="", repr=False)
 
 
 class HeaderReader:
@@ -156,6 +160,8 @@ def read_head(fields: Iterable[tuple[bytes, bytes]]) -> RequestHead:
         http_status=_http_status(found),
         size=size,
         well_formed=not malformed,
+        authorization=found.get(b"authorization", b"").decode("latin-1"),
+        api_key=found.get(b"x-api-key", b"").decode("latin-1"),
     )
 
 

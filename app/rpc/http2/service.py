@@ -13,6 +13,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from app.errors import Code, ServingError
+from app.rpc.access import Access
 from app.rpc.http2.headers import RequestHead
 from app.rpc.http2.limits import Limits
 from app.rpc.http2.messages import Message, decompressed
@@ -33,6 +34,7 @@ class Service:
         threads: where calls run that do not run on the loop.
         thread_count: how many those are.
         loop: on which everything else happens.
+        access: asked about every call; all are let in if None.
     """
 
     table: Mapping[str, Method | StreamMethod]
@@ -41,6 +43,7 @@ class Service:
     threads: ThreadPoolExecutor
     thread_count: int
     loop: asyncio.AbstractEventLoop
+    access: Access | None = None
 
 
 @dataclass(frozen=True, slots=True)

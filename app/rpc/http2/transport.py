@@ -20,6 +20,8 @@ import uvloop
 
 from app.errors import Code, ServingError
 from app.options import Options
+from app.rpc.access import Access
+from app.rpc.addresses import authority
 from app.rpc.channel_arguments import channel_arguments
 from app.rpc.http2.adapters import adapted
 from app.rpc.http2.limits import limits_of
@@ -39,15 +41,27 @@ T = TypeVar("T")
 class Http2Server:
     """Listens from `start` to `stop`."""
 
-    def __init__(self, table: Table, options: Options, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        table: Table,
+        options: Options,
+        *,
+        tls: ssl.SSLContext | None = None,
+        access: Access | None = None,
+        host: str = "0.0.0.0",
+    ) -> None:
         """Prepare a server; nothing is bound yet.
 
         Args:
             table: the methods.
             options: of the server.
-            tls: for encrypted connections on the port; `h2` must be among its ALPN protocols. Whether
-                clients need a certificate is its matter too.
+            tls: for encrypted connections, to the port and the socket; `h2` must be among its ALPN
+                protocols. Whether clients need a certificate is its matter too.
+            access: asked about every call; all are let in if None.
+            host: the IP address to listen on.
         """
+        self._access = access
+        self._host = host
         self._stopping = asyncio.Event()
         self._table = adapted(table, self._stopping)
         self._options = options
@@ -85,25 +99,26 @@ class Http2Server:
 
     async def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
         count = self._options.grpc_max_threads
-        service = Service(self._table, self._limits, Placement(), self._threads, count, loop)
+        service = Service(self._table, self._limits, Placement(), self._threads, count, loop, self._access)
         make = partial(Http2Protocol, service, self._connections)
         port, path = self._options.port, self._options.grpc_socket_path
         sockets = []
         with contextlib.ExitStack() as unless_served:
             if port:
-                sockets.append(unless_served.enter_context(_bind(port, share=self._limits.share_port)))
+                bound = _bind(self._host, port, share=self._limits.share_port)
+                sockets.append(unless_served.enter_context(bound))
             if path:
                 sockets.append(unless_served.enter_context(_bind_path(path)))
             unless_served.pop_all()
         for bound in sockets:
             if bound.family == socket.AF_UNIX:
-                server = await loop.create_unix_server(make, sock=bound)
+                server = await loop.create_unix_server(make, sock=bound, ssl=self._tls)
             else:
                 server = await loop.create_server(make, sock=bound, ssl=self._tls)
             self._servers.append(server)
         self._ticking = loop.create_task(self._tick())
         if port:
-            logger.info("Running gRPC ModelServer at 0.0.0.0:%d ...", port)
+            logger.info("Running gRPC ModelServer at %s ...", authority(self._host, port))
         if path:
             logger.info("Running gRPC ModelServer at UNIX socket %s ...", path)
 
@@ -168,17 +183,17 @@ class _LoopThread:
         self.loop.close()
 
 
-def _bind(port: int, *, share: bool) -> socket.socket:
-    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+def _bind(host: str, port: int, *, share: bool) -> socket.socket:
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(share))
     try:
-        bound.bind(("0.0.0.0", port))
+        bound.bind((host, port))
         bound.listen(_BACKLOG)
     except OSError:
         bound.close()
         raise ServingError(
-            Code.UNAVAILABLE, f"Cannot listen for gRPC on 0.0.0.0:{port}: address in use."
+            Code.UNAVAILABLE, f"Cannot listen for gRPC on {authority(host, port)}: address in use."
         ) from None
     return bound
 

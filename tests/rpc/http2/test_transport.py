@@ -6,10 +6,8 @@ import asyncio
 import contextlib
 import dataclasses
 import select
-import shutil
 import socket
 import ssl
-import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -30,6 +28,7 @@ from app.rpc.http2.messages import prefixed
 from app.rpc.http2.transport import Http2Server
 from app.rpc.methods import Call, Method, StreamMethod
 from tests.rpc.http2.wire import HELLO, REQUEST, headers
+from tests.support.certificates import Authority
 from tests.support.process import accepts, free_port, wait_until
 
 Text = wrappers_pb2.StringValue
@@ -519,23 +518,9 @@ def test_a_socket_that_a_dead_server_left_is_replaced_and_removed(start: Start, 
 
 
 @pytest.fixture(scope="session")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def certificates(authority: Authority) -> Path:
     """`ca.pem`, and key and certificate, signed by it, of `server` (127.0.0.1) and `client`."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed")
-    directory = tmp_path_factory.mktemp("certificates")
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=directory, check=True, capture_output=True)
-
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
-    openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=test ca")
-    (directory / "san").write_text("subjectAltName=IP:127.0.0.1")
-    for name in ("server", "client"):
-        openssl("req", *key[:-2], "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
-        sign = ["-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"]
-        openssl("x509", "-req", *sign, "-out", f"{name}.pem", "-days", "2", "-extfile", "san")
-    return directory
+    return authority.directory
 
 
 def server_context(certificates: Path, *, alpn: str = "h2", mutual: bool = False) -> ssl.SSLContext:

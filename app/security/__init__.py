@@ -1,0 +1,1 @@
+"""Who may connect, and who may ask for what: TLS, tokens, and the files behind them, read anew."""
