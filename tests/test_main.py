@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
@@ -81,3 +82,18 @@ print([name for name in ("tensorflow", "grpc") if name in sys.modules], file=sys
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
     assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_garbage_is_not_looked_for_in_what_stays(half_plus_two: Path) -> None:
+    code = (
+        "import gc, sys; from app.__main__ import _make_server; from app.command_line import parse\n"
+        "_make_server(parse(sys.argv[1:]).options)\n"
+        "print(gc.get_freeze_count(), len(gc.get_objects()))"
+    )
+    arguments = ["--model_name=half_plus_two", f"--model_base_path={half_plus_two}"]
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    frozen, others = map(int, result.stdout.split())
+    assert frozen > 100_000
+    assert others < frozen / 100

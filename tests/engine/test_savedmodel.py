@@ -19,6 +19,7 @@ from app.options import Options
 from app.telemetry.metrics import Registry
 from app.telemetry.serving_metrics import TensorFlowMetrics
 from tests.engine.conftest import load
+from tests.support import models
 
 CONFIG = session_config(Options())
 
@@ -55,6 +56,13 @@ def test_a_tf1_export_is_initialised_from_its_assets(vocabulary_path: Path, tmp_
     model = load(moved)
     words = np.array([b"fox", b"the", b"hound"], object)
     assert model.run(model.signatures["serving_default"], {"word": words})["number"].tolist() == [2, 0, -1]
+    model.close()
+
+
+def test_a_tf1_export_whose_nodes_have_a_function_as_their_op_loads(tmp_path: Path) -> None:
+    model = load(models.save_function_op(tmp_path / "1"))
+    y = model.run(model.signatures["serving_default"], {"x": np.array([1, 2], np.float32)})["y"]
+    assert y.tolist() == [2.5, 3.0]
     model.close()
 
 

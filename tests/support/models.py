@@ -162,6 +162,20 @@ def save_vocabulary(path: Path, words: Sequence[str]) -> Path:
     return path
 
 
+def save_function_op(path: Path) -> Path:
+    """y = x / 2 + 2 as TensorFlow 1 wrote functions: the name of one is the op of a node."""
+    tf = tensorflow()
+    from tensorflow.python.framework import function
+
+    half_plus_two = function.Defun(tf.float32, func_name="half_plus_two")(lambda x: x * 0.5 + 2.0)
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        x = tf.compat.v1.placeholder(tf.float32, [None], name="x")
+        y = tf.identity(half_plus_two(x), name="y")
+        tf.compat.v1.saved_model.simple_save(session, str(path), {"x": x}, {"y": y})
+    return path
+
+
 def edit_meta_graph(path: Path, change: Callable[[Any], None]) -> Path:
     """Change the one meta graph of the SavedModel in `path`, in place."""
     from tensorflow.core.protobuf import saved_model_pb2
