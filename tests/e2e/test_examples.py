@@ -18,12 +18,13 @@ from tests.support.process import REPOSITORY, ServerProcess, free_port
 
 SAMPLES = REPOSITORY / "models-sample"
 EXAMPLES = REPOSITORY / "examples"
+SERVED = ("half_plus_two", "image_classifier", "text_classifier")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def samples() -> None:
-    """The sample models; `make test` has built them already."""
-    subprocess.run([sys.executable, SAMPLES / "build.py"], check=True)
+    """The sample models that the examples ask; `make test` has built them already."""
+    subprocess.run([sys.executable, SAMPLES / "build.py", *SERVED], check=True)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Server
     logs = tmp_path_factory.mktemp("logs")
     servers: dict[str, ServerProcess] = {}
     try:
-        for name in ("half_plus_two", "image_classifier", "text_classifier"):
+        for name in SERVED:
             servers[name] = ServerProcess(SAMPLES / name, logs / name, name=name)
         for server in servers.values():
             server.wait_ready()
