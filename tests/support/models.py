@@ -124,8 +124,8 @@ def save_busy(path: Path) -> Path:
 def save_gated(path: Path) -> Path:
     """y = x, string [], answered when a test lets it: see `tests.support.gate.Gate`.
 
-    A run with the empty string is done at once. Any other names a directory: the run makes a file `entered` in
-    it, and then opens the named pipe `gate` for writing, which takes until somebody opens it for reading.
+    A run with the empty string is done at once. Any other names a directory: the run makes a file `entered`
+    in it, and then opens the named pipe `gate` for writing, which takes until somebody opens it for reading.
     """
     tf = tensorflow()
     module = tf.Module()
