@@ -137,14 +137,17 @@ def test_a_drain_is_told_to_probes_while_requests_finish(
     assert server.wait_exit() == 0
 
 
-def test_an_open_watch_and_an_idle_connection_do_not_hold_up_the_end(
+def test_an_open_watch_and_idle_connections_do_not_hold_up_the_end(
     start_server: StartServer, half_plus_two: Path
 ) -> None:
     server = start_server(half_plus_two, flags=["--drain_seconds=600"]).wait_ready()
     told = watch(server)
     assert told.get(timeout=60) == SERVING
-    server.terminate()
-    assert server.wait_exit() == 0  # it waits for less than the drain's bound
+    with requests.Session() as session:
+        assert session.get(server.url(), timeout=30).ok
+        server.prediction.Predict(server.predict_request([1.0]), timeout=30)
+        server.terminate()
+        assert server.wait_exit() == 0  # it waits for less than the drain's bound
     assert told.get(timeout=60) == NOT_SERVING
 
 

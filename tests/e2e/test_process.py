@@ -63,15 +63,6 @@ def test_a_second_signal_ends_at_once(start_server: StartServer, gated: Path, tm
     assert isinstance(request.answers[0], requests.ConnectionError)
 
 
-def test_idle_connections_do_not_hold_up_a_drain(start_server: StartServer, half_plus_two: Path) -> None:
-    server = start_server(half_plus_two, flags=["--drain_seconds=600"]).wait_ready()
-    with requests.Session() as session:
-        assert session.get(server.url(), timeout=30).ok
-        server.prediction.Predict(server.predict_request([1.0]), timeout=30)
-        server.terminate()
-        assert server.wait_exit() == 0  # it waits for less than the drain's bound
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_ctrl_c_and_hangup_drain_too(start_server: StartServer, half_plus_two: Path, number: int) -> None:
     server = start_server(half_plus_two).wait_ready()

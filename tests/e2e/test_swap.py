@@ -18,13 +18,19 @@ from tests.support.gate import Gate
 from tests.support.process import ServerProcess, wait_until
 
 
-@pytest.fixture
-def versions(tmp_path: Path) -> Path:
-    """Versions 1 to 5, y = x / 2 + VERSION, in a directory that no server looks at."""
-    staged = tmp_path / "staged"
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Versions 1 to 5, y = x / 2 + VERSION. Not to be changed by a test."""
+    directory = tmp_path_factory.mktemp("exported")
     for version in range(1, 6):
-        models.save_half_plus(staged / str(version), version)
-    return staged
+        models.save_half_plus(directory / str(version), version)
+    return directory
+
+
+@pytest.fixture
+def versions(exported: Path, tmp_path: Path) -> Path:
+    """The same, for one test, in a directory that no server looks at."""
+    return shutil.copytree(exported, tmp_path / "staged_versions")
 
 
 class Load:
