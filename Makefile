@@ -9,6 +9,8 @@ GPU_IMAGE ?= ferry:gpu
 BASE_IMAGE ?= python:3.11-slim-bookworm
 GRPC_PORT ?= 8500
 REST_PORT ?= 8501
+# Each imports TensorFlow once and has servers of its own: 4 GB of memory a process.
+TEST_PROCESSES ?= 2
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -31,8 +33,8 @@ serve: samples ## serve models-sample/half_plus_two: gRPC on 8500, REST on 8501 
 	exec $(RUN) -m app --port=$(GRPC_PORT) --rest_api_port=$(REST_PORT) \
 		--model_name=half_plus_two --model_base_path=$(CURDIR)/models-sample/half_plus_two
 
-test: samples ## run every test that needs no Docker Engine
-	$(RUN) -m pytest -m "not container" $(ARGS)
+test: samples ## run every test that needs no Docker Engine (TEST_PROCESSES=2, ARGS="-k word")
+	$(RUN) -m pytest -m "not container" --numprocesses $(TEST_PROCESSES) --dist loadfile $(ARGS)
 
 test-container: samples ## build the image and test it in containers (needs a Docker Engine)
 	DOCKER=$(DOCKER) $(RUN) -m pytest -m container tests/container $(ARGS)

@@ -49,6 +49,14 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return authority
 
 
+@pytest.fixture(scope="session")
+def gated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base path with a model whose runs end when a test says so: see `tests.support.gate`."""
+    base_path = tmp_path_factory.mktemp("gated")
+    models.save_gated(base_path / "1")
+    return base_path
+
+
 @pytest.fixture
 def start_server(tmp_path: Path) -> Iterator[StartServer]:
     """Starts servers (arguments of `ServerProcess` without the log) and ends them after the test."""

@@ -121,6 +121,32 @@ def test_a_bad_monitoring_file_fails_before_anything_is_loaded(half_plus_two: Pa
     assert str(raised.value) == f"NOT_FOUND: {missing}; No such file or directory"
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "NOT_FOUND: {file}; No such file or directory"),
+        ("", "INVALID_ARGUMENT: {file}; Invalid argument"),
+        ("max_batch_size: 4", "INVALID_ARGUMENT: Invalid protobuf file: '{file}'"),
+        ("num_batch_threads { value: 0 }", "INVALID_ARGUMENT: num_batch_threads must be positive; was 0"),
+    ],
+)
+def test_a_bad_batching_file_fails_before_anything_is_loaded(
+    half_plus_two: Path, tmp_path: Path, text: str | None, message: str
+) -> None:
+    file = tmp_path / "batching.config"
+    if text is not None:
+        file.write_text(text)
+    options = Options(
+        port=free_port(),
+        model_base_path=str(half_plus_two),
+        enable_batching=True,
+        batching_parameters_file=str(file),
+    )
+    with pytest.raises(ServingError) as raised:
+        Server(options)
+    assert str(raised.value) == message.format(file=file)
+
+
 @pytest.mark.parametrize("rest_api_port", [0, 8500])
 def test_without_a_rest_port_of_its_own_the_monitoring_file_is_not_read(
     half_plus_two: Path, rest_api_port: int

@@ -32,7 +32,7 @@ S = TypeVar("S", bound=Servable)
 
 @dataclass
 class Version(Generic[S]):
-    """The manager's record of a version; only the manager changes it, under its lock.
+    """The manager's record of a version; only the manager and its jobs change it, under the lock.
 
     Attributes:
         model: the model's name.

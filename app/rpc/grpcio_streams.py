@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import grpc
@@ -32,27 +32,31 @@ def answers_of(method: StreamMethod, requests: Iterator[Any], context: Any, call
         queue: asyncio.Queue[Any] = asyncio.Queue()
         answers = method.handle(_from(queue), call)
         tasks: list[asyncio.Task[Any]] = []
+        gone = asyncio.Event()
 
-        def put(request: Any) -> None:
+        def post(function: Callable[..., object], *arguments: Any) -> None:
             with contextlib.suppress(RuntimeError):  # the call, and its loop, are over
-                loop.call_soon_threadsafe(queue.put_nowait, request)
+                loop.call_soon_threadsafe(function, *arguments)
 
         def read() -> None:
             with contextlib.suppress(grpc.RpcError, Exception):  # the client is gone
                 for request in requests:
-                    put(request)
-            put(_END)
+                    post(queue.put_nowait, request)
+            post(queue.put_nowait, _END)
 
-        def cancel() -> None:
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
+        def end() -> None:
+            gone.set()
+            for task in tasks:
+                task.cancel()
 
         async def following() -> Any:
+            if gone.is_set():  # it went between two answers, when there was nothing to cancel
+                return _END
             tasks[:] = [asyncio.ensure_future(anext(answers, _END))]
             return await tasks[0]
 
         threading.Thread(target=read, name="ferry-grpc-stream", daemon=True).start()
-        if not context.add_callback(cancel):
+        if not context.add_callback(lambda: post(end)):
             return
         with contextlib.suppress(asyncio.CancelledError):
             while (answer := runner.run(following())) is not _END:

@@ -18,28 +18,31 @@ from tests.support.process import REPOSITORY, ServerProcess, free_port
 
 SAMPLES = REPOSITORY / "models-sample"
 EXAMPLES = REPOSITORY / "examples"
+SERVED = ("half_plus_two", "image_classifier", "text_classifier")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def samples() -> None:
-    """The sample models; `make test` has built them already."""
-    subprocess.run([sys.executable, SAMPLES / "build.py"], check=True)
+    """The sample models that the examples ask; `make test` has built them already."""
+    subprocess.run([sys.executable, SAMPLES / "build.py", *SERVED], check=True)
 
 
 @pytest.fixture(scope="module")
-def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, ServerProcess]]:
-    """A server for each sample model."""
-    logs = tmp_path_factory.mktemp("logs")
-    servers: dict[str, ServerProcess] = {}
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server of the sample models."""
+    directory = tmp_path_factory.mktemp("samples")
+    entries = (
+        f'config {{ name: "{name}" base_path: "{SAMPLES / name}" model_platform: "tensorflow" }}'
+        for name in SERVED
+    )
+    config = directory / "models.config"
+    config.write_text(f"model_config_list {{ {' '.join(entries)} }}")
+    flags = [f"--model_config_file={config}"]
+    server = ServerProcess("", directory / "server.log", name="half_plus_two", flags=flags)
     try:
-        for name in ("half_plus_two", "image_classifier", "text_classifier"):
-            servers[name] = ServerProcess(SAMPLES / name, logs / name, name=name)
-        for server in servers.values():
-            server.wait_ready()
-        yield servers
+        yield server.wait_ready()
     finally:
-        for server in servers.values():
-            server.kill()
+        server.kill()
 
 
 def run(script: str, port: int) -> subprocess.CompletedProcess[str]:
@@ -53,20 +56,17 @@ def run(script: str, port: int) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    ("script", "model", "protocol", "expected"),
+    ("script", "protocol", "expected"),
     [
-        ("rest_predict.py", "half_plus_two", "rest", "predictions: [2.5, 3.0, 4.5]"),
-        ("grpc_predict.py", "half_plus_two", "grpc", "y: [2.5, 3.0, 4.5]"),
-        ("curl.sh", "half_plus_two", "rest", "[2.5,3.0,4.5]"),
-        ("rest_image.py", "image_classifier", "rest", "class_"),
-        ("grpc_image.py", "image_classifier", "grpc", "array: best is number"),
-        ("rest_text.py", "text_classifier", "rest", "positive"),
+        ("rest_predict.py", "rest", "predictions: [2.5, 3.0, 4.5]"),
+        ("grpc_predict.py", "grpc", "y: [2.5, 3.0, 4.5]"),
+        ("curl.sh", "rest", "[2.5,3.0,4.5]"),
+        ("rest_image.py", "rest", "class_"),
+        ("grpc_image.py", "grpc", "array: best is number"),
+        ("rest_text.py", "rest", "positive"),
     ],
 )
-def test_example(
-    serve: dict[str, ServerProcess], script: str, model: str, protocol: str, expected: str
-) -> None:
-    server = serve[model]
+def test_example(server: ServerProcess, script: str, protocol: str, expected: str) -> None:
     done = run(script, server.rest_port if protocol == "rest" else server.grpc_port)
     assert done.returncode == 0, done.stderr
     assert expected in done.stdout
@@ -79,8 +79,7 @@ def test_an_example_without_a_server_says_so(script: str) -> None:
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_classify_and_regress_of_the_sample(serve: dict[str, ServerProcess]) -> None:
-    server = serve["half_plus_two"]
+def test_classify_and_regress_of_the_sample(server: ServerProcess) -> None:
     examples = {"examples": [{"x": 2.0}, {"x": 4.0}]}
     for verb, signature, expected in (
         ("regress", "regress_x_to_y", [3.0, 4.0]),
@@ -91,7 +90,7 @@ def test_classify_and_regress_of_the_sample(serve: dict[str, ServerProcess]) -> 
         assert (answer.status_code, answer.json()) == (200, {"results": expected})
 
 
-def test_multi_inference_of_the_sample(serve: dict[str, ServerProcess]) -> None:
+def test_multi_inference_of_the_sample(server: ServerProcess) -> None:
     request = inference_pb2.MultiInferenceRequest()
     for signature, method in (("regress_x_to_y2", "regress"), ("classify_x_to_y", "classify")):
         task = request.tasks.add(method_name=f"tensorflow/serving/{method}")
@@ -99,7 +98,7 @@ def test_multi_inference_of_the_sample(serve: dict[str, ServerProcess]) -> None:
         task.model_spec.signature_name = signature
     example = request.input.example_list.examples.add()
     example.features.feature["x"].float_list.value.append(2.0)
-    first, second = serve["half_plus_two"].prediction.MultiInference(request, timeout=30).results
+    first, second = server.prediction.MultiInference(request, timeout=30).results
     assert first.regression_result.regressions[0].value == 4.0
     assert second.classification_result.classifications[0].classes[0].score == 3.0
 

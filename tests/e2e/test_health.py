@@ -17,8 +17,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from app.options import TRANSPORTS
 from tests.conftest import StartServer
-from tests.e2e.test_process import NO_TIMEOUT, in_flight
 from tests.support import models
+from tests.support.gate import Gate
 from tests.support.process import ServerProcess, wait_until
 
 SERVING, NOT_SERVING = 1, 2
@@ -92,21 +92,26 @@ def test_a_model_that_is_missing_makes_the_server_unready_until_it_is_there(
     assert readyz(server) == (200, {"ready": True})
 
 
-def test_probes_are_not_counted(start_server: StartServer, half_plus_two: Path) -> None:
-    server = start_server(half_plus_two).wait_ready()
+def test_probes_are_not_counted(shared_server: ServerProcess) -> None:
+    def counted() -> list[str]:
+        page = requests.get(f"{shared_server.rest}/metrics", timeout=30).text
+        return [line for line in page.splitlines() if line.startswith("tensorflow_serving_request_count")]
+
+    before = counted()
     for path in ("/livez", "/readyz", "/metrics"):
         for method in ("GET", "HEAD"):
-            assert requests.request(method, server.rest + path, timeout=30).status_code == 200
-    page = requests.get(f"{server.rest}/metrics", timeout=30).text
-    assert "tensorflow_serving_request_count_total{" not in page
+            assert requests.request(method, shared_server.rest + path, timeout=30).status_code == 200
+    assert counted() == before
+    assert requests.get(shared_server.url(), timeout=30).ok
+    assert counted() != before, "what is counted is"
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_drain_is_told_to_probes_while_requests_finish(
-    start_server: StartServer, busy: Path, transport: str
+    start_server: StartServer, gated: Path, tmp_path: Path, transport: str
 ) -> None:
-    flags = ["--drain_seconds=120", NO_TIMEOUT, f"--grpc_transport={transport}"]
-    server = start_server(busy, flags=flags).wait_ready()
+    flags = ["--drain_seconds=120", "--rest_api_timeout_in_ms=0", f"--grpc_transport={transport}"]
+    server = start_server(gated, flags=flags).wait_ready()
     told = watch(server)
     assert told.get(timeout=60) == SERVING
     # Connections that were made before the drain; each answer in it ends its connection.
@@ -114,8 +119,7 @@ def test_a_drain_is_told_to_probes_while_requests_finish(
     for probe in probes:
         probe.request("GET", "/readyz")
         assert json.loads(probe.getresponse().read()) == {"ready": True}
-    answers: list[Any] = []
-    request = in_flight(server, answers)
+    request = Gate(server, tmp_path / "gate")
     server.terminate()
     assert told.get(timeout=60) == NOT_SERVING
     assert told.get(timeout=60) is None
@@ -127,26 +131,28 @@ def test_a_drain_is_told_to_probes_while_requests_finish(
         if path == "/readyz":
             assert (answer.status, body) == (503, {"ready": False, "draining": True, "missing": []})
         probe.close()
-    assert answers == [], "the request is still running"
-    request.join()
-    assert len(answers) == 1
-    assert "outputs" in answers[0]
+    assert request.answers == [], "the request is still running"
+    request.open()
+    assert request.answers == [request.expected]
     assert server.wait_exit() == 0
 
 
-def test_an_open_watch_and_an_idle_connection_do_not_hold_up_the_end(
+def test_an_open_watch_and_idle_connections_do_not_hold_up_the_end(
     start_server: StartServer, half_plus_two: Path
 ) -> None:
     server = start_server(half_plus_two, flags=["--drain_seconds=600"]).wait_ready()
     told = watch(server)
     assert told.get(timeout=60) == SERVING
-    server.terminate()
-    assert server.wait_exit() == 0  # it waits for less than the drain's bound
+    with requests.Session() as session:
+        assert session.get(server.url(), timeout=30).ok
+        server.prediction.Predict(server.predict_request([1.0]), timeout=30)
+        server.terminate()
+        assert server.wait_exit() == 0  # it waits for less than the drain's bound
     assert told.get(timeout=60) == NOT_SERVING
 
 
-def test_reflection_lists_what_is_served(start_server: StartServer, half_plus_two: Path) -> None:
-    server = start_server(half_plus_two).wait_ready()
+def test_reflection_lists_what_is_served(shared_server: ServerProcess) -> None:
+    server = shared_server
     make: Any = ProtoReflectionDescriptorDatabase
     assert list(make(server.channel).get_services()) == [
         "grpc.health.v1.Health",

@@ -139,14 +139,16 @@ def test_the_page_with_well_formed_names_is_on_by_default(
 def test_the_page_in_openmetrics_form_elsewhere_or_not_at_all(
     start_server: StartServer, half_plus_two: Path
 ) -> None:
-    server = start_server(half_plus_two, flags=["--metrics_path=/elsewhere"]).wait_ready()
+    server, off = (
+        start_server(half_plus_two, flags=[f"--metrics_path={path}"]) for path in ("/elsewhere", "")
+    )
+    server.wait_ready()
     accept = {"Accept": "application/openmetrics-text;version=1.0.0"}
     answer = requests.get(server.rest + "/elsewhere", headers=accept, timeout=30)
     assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
     assert answer.text.endswith("# EOF\n")
     assert requests.get(server.rest + "/metrics", timeout=30).status_code == 404
-    off = start_server(half_plus_two, flags=["--metrics_path="]).wait_ready()
-    assert requests.get(off.rest + "/metrics", timeout=30).status_code == 404
+    assert requests.get(off.wait_ready().rest + "/metrics", timeout=30).status_code == 404
 
 
 def test_tensorflow_servings_page_wins_over_ours(
@@ -177,13 +179,10 @@ def test_a_load_that_fails_is_counted_with_its_code(start_server: StartServer, t
 DASHBOARD = REPOSITORY / "compose" / "monitoring" / "grafana" / "dashboards" / "ferry.json"
 
 
-def test_the_dashboard_asks_only_for_metrics_that_are_there(
-    start_server: StartServer, half_plus_two: Path
-) -> None:
-    server = start_server(half_plus_two, name="m").wait_ready()
-    server.predict([1.0])
-    server.prediction.Predict(server.predict_request([1.0]), timeout=30)
-    page = requests.get(server.rest + "/metrics", timeout=30).text
+def test_the_dashboard_asks_only_for_metrics_that_are_there(shared_server: ServerProcess) -> None:
+    shared_server.predict([1.0])
+    shared_server.prediction.Predict(shared_server.predict_request([1.0]), timeout=30)
+    page = requests.get(shared_server.rest + "/metrics", timeout=30).text
     there = {re.split(r"[{ ]", line)[0] for line in page.splitlines() if not line.startswith("#")}
     for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", page, re.MULTILINE):
         there |= {f"{name}{end}" for end in ("_bucket", "_count", "_sum")} if kind == "histogram" else {name}

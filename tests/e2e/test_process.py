@@ -4,101 +4,63 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
 
 from tests.conftest import StartServer
+from tests.support.gate import Gate
 from tests.support.process import ServerProcess, accepts, wait_until
 
-# Long enough for a drain to be under way, short enough to end within it.
-STEPS = 4_000_000
 NO_TIMEOUT = "--rest_api_timeout_in_ms=0"
 
 
-def in_flight(server: ServerProcess, answers: list[Any]) -> threading.Thread:
-    """A slow REST request, sent from a thread; returns once the server works on it."""
-
-    def send() -> None:
-        try:
-            answers.append(requests.post(server.url(":predict"), json={"inputs": STEPS}, timeout=300).json())
-        except requests.RequestException as error:
-            answers.append(error)
-
-    before = cpu_seconds(server.worker_pid())
-    thread = threading.Thread(target=send)
-    thread.start()
-    wait_until(lambda: cpu_seconds(server.worker_pid()) > before + 0.2, "the request is being worked on")
-    return thread
-
-
-def cpu_seconds(pid: int) -> float:
-    """CPU time that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def test_nothing_listens_before_the_model_is_loaded(start_server: StartServer, tmp_path: Path) -> None:
+def test_nothing_listens_before_the_model_is_loaded_and_sigterm_ends_the_load_at_once(
+    start_server: StartServer, tmp_path: Path
+) -> None:
     server = start_server(tmp_path / "absent")
     server.wait_log("Could not find base path")
     assert not accepts(server.rest_port)
     assert not accepts(server.grpc_port)
-
-
-def test_sigterm_during_the_load_ends_at_once(start_server: StartServer, tmp_path: Path) -> None:
-    server = start_server(tmp_path / "absent")
-    server.wait_log("Could not find base path")
     server.terminate()
     assert server.wait_exit() == 0
     assert "Failed to start" not in server.log
 
 
-def test_sigterm_lets_running_requests_finish_and_exits_0(start_server: StartServer, busy: Path) -> None:
-    server = start_server(busy, flags=["--drain_seconds=120", NO_TIMEOUT]).wait_ready()
-    answers: list[Any] = []
-    request = in_flight(server, answers)
+def test_sigterm_lets_running_requests_finish_and_exits_0(
+    start_server: StartServer, gated: Path, tmp_path: Path
+) -> None:
+    server = start_server(gated, flags=["--drain_seconds=120", NO_TIMEOUT]).wait_ready()
+    request = Gate(server, tmp_path / "gate")
     server.terminate()
     wait_until(
         lambda: not accepts(server.rest_port) and not accepts(server.grpc_port), "the ports are closed"
     )
     assert server.process.poll() is None
-    request.join()
-    assert answers == [{"outputs": STEPS}]
+    request.open()
+    assert request.answers == [request.expected]
     assert server.wait_exit() == 0
 
 
-def test_a_drain_is_bounded(start_server: StartServer, busy: Path) -> None:
-    server = start_server(busy, flags=["--drain_seconds=0.2"]).wait_ready()
-    answers: list[Any] = []
-    request = in_flight(server, answers)
+def test_a_drain_is_bounded(start_server: StartServer, gated: Path, tmp_path: Path) -> None:
+    server = start_server(gated, flags=["--drain_seconds=0.2"]).wait_ready()
+    request = Gate(server, tmp_path / "gate")
     server.terminate()
     assert server.wait_exit() == 0
     request.join()
-    assert len(answers) == 1
+    assert len(request.answers) == 1
 
 
-def test_a_second_signal_ends_at_once(start_server: StartServer, busy: Path) -> None:
-    server = start_server(busy, flags=["--drain_seconds=60", NO_TIMEOUT]).wait_ready()
-    answers: list[Any] = []
-    request = in_flight(server, answers)
+def test_a_second_signal_ends_at_once(start_server: StartServer, gated: Path, tmp_path: Path) -> None:
+    server = start_server(gated, flags=["--drain_seconds=600", NO_TIMEOUT]).wait_ready()
+    request = Gate(server, tmp_path / "gate")
     server.terminate()
     wait_until(lambda: not accepts(server.rest_port), "the drain has begun")
     server.terminate()
     assert server.wait_exit() == 0
     request.join()
-    assert isinstance(answers[0], requests.ConnectionError)
-
-
-def test_idle_connections_do_not_hold_up_a_drain(start_server: StartServer, half_plus_two: Path) -> None:
-    server = start_server(half_plus_two, flags=["--drain_seconds=600"]).wait_ready()
-    with requests.Session() as session:
-        assert session.get(server.url(), timeout=30).ok
-        server.prediction.Predict(server.predict_request([1.0]), timeout=30)
-        server.terminate()
-        assert server.wait_exit() == 0  # it waits for less than the drain's bound
+    assert isinstance(request.answers[0], requests.ConnectionError)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
@@ -153,21 +115,26 @@ def test_a_worker_without_its_parent_ends_even_while_it_waits_for_a_model(
     wait_until(lambda: not worker.exists(), "the orphan has ended")
 
 
-def test_a_request_that_takes_longer_than_its_timeout_is_a_504(start_server: StartServer, busy: Path) -> None:
-    server = start_server(busy, flags=["--rest_api_timeout_in_ms=100"]).wait_ready()
-    answer = requests.post(server.url(":predict"), json={"inputs": STEPS}, timeout=60)
+def test_a_request_that_takes_longer_than_its_timeout_is_a_504(
+    start_server: StartServer, gated: Path, tmp_path: Path
+) -> None:
+    server = start_server(gated, flags=["--rest_api_timeout_in_ms=100"]).wait_ready()
+    os.mkfifo(tmp_path / "gate")
+    answer = requests.post(server.url(":predict"), json={"inputs": str(tmp_path)}, timeout=60)
     assert answer.status_code == 504
     assert answer.json() == {"error": "Timed out waiting for notification"}
 
 
-def test_one_slow_request_does_not_hold_up_the_others(start_server: StartServer, busy: Path) -> None:
-    server = start_server(busy, flags=[NO_TIMEOUT]).wait_ready()
-    answers: list[Any] = []
-    request = in_flight(server, answers)
+def test_one_slow_request_does_not_hold_up_the_others(
+    start_server: StartServer, gated: Path, tmp_path: Path
+) -> None:
+    server = start_server(gated, flags=[NO_TIMEOUT]).wait_ready()
+    request = Gate(server, tmp_path / "gate")
     assert requests.get(server.url(), timeout=30).ok
-    assert requests.post(server.url(":predict"), json={"inputs": 3}, timeout=30).json() == {"outputs": 3}
-    assert answers == []
-    request.join()
+    assert requests.post(server.url(":predict"), json={"inputs": ""}, timeout=30).json() == {"outputs": ""}
+    assert request.answers == []
+    request.open()
+    assert request.answers == [request.expected]
 
 
 def test_without_a_rest_port_grpc_serves_alone(start_server: StartServer, half_plus_two: Path) -> None:

@@ -14,16 +14,23 @@ import requests
 
 from tests.conftest import StartServer
 from tests.support import models
+from tests.support.gate import Gate
 from tests.support.process import ServerProcess, wait_until
 
 
-@pytest.fixture
-def versions(tmp_path: Path) -> Path:
-    """Versions 1 to 5, y = x / 2 + VERSION, in a directory that no server looks at."""
-    staged = tmp_path / "staged"
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Versions 1 to 5, y = x / 2 + VERSION. Not to be changed by a test."""
+    directory = tmp_path_factory.mktemp("exported")
     for version in range(1, 6):
-        models.save_half_plus(staged / str(version), version)
-    return staged
+        models.save_half_plus(directory / str(version), version)
+    return directory
+
+
+@pytest.fixture
+def versions(exported: Path, tmp_path: Path) -> Path:
+    """The same, for one test, in a directory that no server looks at."""
+    return shutil.copytree(exported, tmp_path / "staged_versions")
 
 
 class Load:
@@ -151,22 +158,17 @@ def test_a_new_version_is_found_by_polling_where_there_are_no_events(
 
 
 def test_a_long_request_keeps_its_version_until_it_is_answered(
-    start_server: StartServer, busy: Path, tmp_path: Path
+    start_server: StartServer, gated: Path, tmp_path: Path
 ) -> None:
     base_path = tmp_path / "model"
-    shutil.copytree(busy, base_path)
+    shutil.copytree(gated, base_path)
     server = start_server(base_path, flags=["--rest_api_timeout_in_ms=0"]).wait_ready()
-    steps = 3_000_000
-    answers: list[object] = []
-    request = threading.Thread(
-        target=lambda: answers.append(
-            requests.post(server.url("/versions/1:predict"), json={"inputs": steps}, timeout=300).json()
-        )
-    )
-    request.start()
-    shutil.copytree(busy / "1", tmp_path / "staged")
+    request = Gate(server, tmp_path / "gate", "/versions/1:predict")
+    shutil.copytree(gated / "1", tmp_path / "staged")
     (tmp_path / "staged").rename(base_path / "2")
     wait_until(lambda: server.states().get(2) == "AVAILABLE", "version 2 is available")
-    request.join()
-    assert answers == [{"outputs": steps}]
+    wait_until(lambda: server.states()[1] == "UNLOADING", "version 1 waits for its request")
+    assert request.answers == []
+    request.open()
+    assert request.answers == [request.expected]
     wait_until(lambda: server.states()[1] == "END", "version 1 is unloaded")

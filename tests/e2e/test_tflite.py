@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,10 @@ from tests.support.process import ServerProcess, wait_until
 PREFER = ["--prefer_tflite_model"]
 
 
-def predict(server: ServerProcess, signature: str = "", **inputs: Any) -> dict[str, Any]:
-    """A gRPC predict request; the outputs."""
+def predict(server: ServerProcess, signature: str = "", model: str = "", **inputs: Any) -> dict[str, Any]:
+    """A gRPC predict request to `model`, or to the server's; the outputs."""
     request = predict_pb2.PredictRequest()
-    request.model_spec.name, request.model_spec.signature_name = server.name, signature
+    request.model_spec.name, request.model_spec.signature_name = model or server.name, signature
     for alias, value in inputs.items():
         request.inputs[alias].CopyFrom(tf.make_tensor_proto(value))
     answer = server.prediction.Predict(request, timeout=30)
@@ -57,16 +58,29 @@ def test_model_tflite_is_not_looked_at_unless_preferred(start_server: StartServe
     assert start_server(tmp_path).wait_ready().predict([1.0]).json() == {"predictions": [3.5]}
 
 
-@pytest.fixture
-def two(start_server: StartServer, tmp_path: Path) -> ServerProcess:
-    """a and b to sum and twice, and triple."""
-    path = tflite_models.save_two_inputs(tmp_path / "two" / "1")
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server of `two`: a and b to sum and twice, and triple. And of `pick`: words and indices to words."""
+    directory = tmp_path_factory.mktemp("tflite")
+    path = tflite_models.save_two_inputs(directory / "two" / "1")
     a = ("serving_default_a:0", 1, [1, 2])
     b = ("serving_default_b:0", 9, [1])
     outputs = {"sum": ("PartitionedCall:0", 1, [1, 2]), "twice": ("PartitionedCall:1", 9, [1])}
     signature = tflite_models.signature_def({"a": a, "b": b}, outputs)
     tflite_models.store_signatures(path, {"serving_default": signature})
-    return start_server(path.parent, flags=PREFER).wait_ready()
+    tflite_models.save_pick(directory / "pick" / "1")
+    entries = (
+        f'config {{ name: "{name}" base_path: "{directory / name}" model_platform: "tensorflow" }}'
+        for name in ("two", "pick")
+    )
+    config = directory / "models.config"
+    config.write_text(f"model_config_list {{ {' '.join(entries)} }}")
+    flags = [*PREFER, f"--model_config_file={config}"]
+    server = ServerProcess("", directory / "server.log", name="two", flags=flags)
+    try:
+        yield server.wait_ready()
+    finally:
+        server.kill()
 
 
 def test_several_inputs_and_outputs_and_signatures(two: ServerProcess) -> None:
@@ -116,15 +130,13 @@ def test_errors_of_requests_by_both_ports(two: ServerProcess) -> None:
     assert predict(two, a=np.ones((1, 2), np.float32), b=np.array([1]))["twice"] == [2]
 
 
-def test_strings_by_both_ports(start_server: StartServer, tmp_path: Path) -> None:
-    tflite_models.save_pick(tmp_path / "1")
-    server = start_server(tmp_path, flags=PREFER).wait_ready()
-    words = np.array([b"a\0", b"\xff", b""], object)
-    outputs = predict(server, serving_default_words=words, serving_default_indices=np.array([1, 0], np.int32))
+def test_strings_by_both_ports(two: ServerProcess) -> None:
+    words, indices = np.array([b"a\0", b"\xff", b""], object), np.array([1, 0], np.int32)
+    outputs = predict(two, model="pick", serving_default_words=words, serving_default_indices=indices)
     assert outputs == {"PartitionedCall": [b"\xff", b"a\0"]}
     raw = {"b64": base64.b64encode(b"\xff").decode()}
     inputs = {"serving_default_words": ["word", raw], "serving_default_indices": [0, 0, 0]}
-    answer = requests.post(server.url(":predict"), json={"inputs": inputs}, timeout=30)
+    answer = requests.post(f"{two.rest}/v1/models/pick:predict", json={"inputs": inputs}, timeout=30)
     assert answer.json() == {"outputs": ["word"] * 3}
 
 

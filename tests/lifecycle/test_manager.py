@@ -127,7 +127,7 @@ def test_a_failed_version_that_went_and_came_back_is_tried_again() -> None:
     running.manager.set_aspired("m", {1: "bad"})
     running.wait({1: State.END})
     running.manager.set_aspired("m", {})
-    wait_until(lambda: not running.manager._models["m"], "the version is forgotten")
+    wait_until(lambda: not running.manager._table.models["m"], "the version is forgotten")
     running.manager.set_aspired("m", {1: "/1"})
     running.wait({1: State.AVAILABLE})
     running.manager.stop()
@@ -152,7 +152,7 @@ def test_a_load_is_retried_as_often_as_told() -> None:
 def test_the_state_stays_loading_between_attempts_and_a_removal_cancels_them() -> None:
     running = Running(max_retries=5, retry_seconds=3600)
     running.manager.set_aspired("m", {1: "bad"})
-    wait_until(lambda: running.manager._models["m"][1].attempts == 1, "the first attempt failed")
+    wait_until(lambda: running.manager._table.models["m"][1].attempts == 1, "the first attempt failed")
     assert running.states() == {1: State.LOADING}
     running.manager.set_aspired("m", {})
     running.wait({1: State.END})
@@ -164,7 +164,7 @@ def test_the_state_stays_loading_between_attempts_and_a_removal_cancels_them() -
 def test_a_pause_without_end_can_be_cancelled_too() -> None:
     running = Running(max_retries=5, retry_seconds=9e12)
     running.manager.set_aspired("m", {1: "bad"})
-    wait_until(lambda: running.manager._models["m"][1].attempts == 1, "the first attempt failed")
+    wait_until(lambda: running.manager._table.models["m"][1].attempts == 1, "the first attempt failed")
     running.manager.set_aspired("m", {})
     running.wait({1: State.END})
     running.manager.stop()
@@ -301,7 +301,7 @@ def test_a_version_removed_while_it_loads_ends_as_cancelled_and_may_come_back() 
 def test_a_version_cancelled_between_attempts_may_come_back() -> None:
     running = Running(max_retries=5, retry_seconds=9e12)
     running.manager.set_aspired("m", {1: "bad"})
-    wait_until(lambda: running.manager._models["m"][1].attempts == 1, "the first attempt failed")
+    wait_until(lambda: running.manager._table.models["m"][1].attempts == 1, "the first attempt failed")
     running.manager.set_aspired("m", {})
     running.wait({1: State.END})
     running.manager.set_aspired("m", {1: "/good"})

@@ -105,7 +105,7 @@ def test_a_new_model_that_fails_is_told_and_the_rest_is_in_force(setting: Settin
 def test_a_model_that_failed_before_is_not_judged_by_its_past(setting: Setting) -> None:
     failure(setting, setting.model("a", 66))
     setting.models.apply([])
-    wait_until(lambda: not setting.manager._models.get("a"), "the failed version is forgotten")
+    wait_until(lambda: not setting.manager._table.models.get("a"), "the failed version is forgotten")
     (setting.directory / "a" / "66").rmdir()
     setting.models.apply([setting.model("a", 1)])
     assert setting.states("a") == {1: State.AVAILABLE, 66: State.END}

@@ -52,7 +52,7 @@ def stores(s3: S3Server, proxy: Proxy) -> Iterator[Stores]:
 
 @pytest.fixture
 def sources(target: Target, stores: Stores) -> Iterator[Sources]:
-    sources = Sources(target, 1, stores, 1)
+    sources = Sources(target, 0.1, stores, 0.1)
     sources.start()
     yield sources
     sources.stop()

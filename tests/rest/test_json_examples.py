@@ -95,7 +95,7 @@ documents = st.recursive(
 )
 
 
-@given(st.lists(st.dictionaries(st.text(), documents), min_size=1))
+@given(st.lists(st.dictionaries(st.text(), documents, max_size=4), min_size=1, max_size=4))
 def test_any_document_gives_an_input_or_an_error(examples: list[Any]) -> None:
     body = json.dumps({"examples": examples}).encode()
     with contextlib.suppress(ServingError):  # and nothing else may come

@@ -121,6 +121,30 @@ def save_busy(path: Path) -> Path:
     return save(module, path, count)
 
 
+def save_gated(path: Path) -> Path:
+    """y = x, string [], answered when a test lets it: see `tests.support.gate.Gate`.
+
+    A run with the empty string is done at once. Any other names a directory: the run makes a file `entered`
+    in it, and then opens the named pipe `gate` for writing, which takes until somebody opens it for reading.
+    """
+    tf = tensorflow()
+    module = tf.Module()
+
+    def enter(directory: Any) -> Any:
+        with tf.control_dependencies([tf.io.write_file(directory + "/entered", "")]):
+            gate = tf.io.write_file(directory + "/gate", "")
+        with tf.control_dependencies([gate]):
+            return tf.identity(directory)
+
+    spec = tf.TensorSpec([], tf.string, name="x")
+    module.wait = tf.function(
+        lambda x: {"y": tf.cond(tf.equal(x, ""), lambda: tf.identity(x), lambda: enter(x))},
+        input_signature=[spec],
+        autograph=False,
+    )
+    return save(module, path, module.wait)
+
+
 def save_vocabulary(path: Path, words: Sequence[str]) -> Path:
     """A TF1 export that looks words up: string [None] to int64 [None], -1 for others.
 

@@ -76,7 +76,8 @@ class ServerProcess:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "app", *ports, *model, *flags],
                 cwd=REPOSITORY,
-                env={**os.environ, **(environment or {})},
+                # Where byte code is not written, each start would compile the server anew.
+                env={**os.environ, "PYTHONDONTWRITEBYTECODE": "", **(environment or {})},
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

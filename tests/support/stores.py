@@ -17,6 +17,7 @@ import boto3
 from tests.support.process import accepts, free_port, wait_until
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "ferry", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
+_LOOK_SECONDS = 0.01  # how long a server may take to notice that it is to end
 _OWN_HEADERS = ("connection", "content-length", "transfer-encoding", "server", "date")
 
 
@@ -129,7 +130,7 @@ class Proxy:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(_LOOK_SECONDS,), daemon=True).start()
 
     def close(self) -> None:
         """Stop answering."""
@@ -151,7 +152,7 @@ class WebServer:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.address = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(_LOOK_SECONDS,), daemon=True).start()
 
     def close(self) -> None:
         """Stop answering."""
