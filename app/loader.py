@@ -11,6 +11,7 @@ from app.config.base_path import is_remote
 from app.engine import savedmodel, tflite
 from app.engine.batching.batcher import Batcher
 from app.engine.gpus import replica_devices
+from app.engine.load_priority import LoadPriority
 from app.engine.model import Model
 from app.engine.optimise import Optimisation
 from app.engine.replicas import ReplicatedModel
@@ -55,6 +56,7 @@ class Loader:
         self._metrics = metrics
         self._cache = cache
         self._batcher = batcher
+        self._priority = LoadPriority()
         self._config = session_config(options)
         self._in_callers_thread = in_callers_thread(options, self._config)
         self._optimisation = _optimisation(options)
@@ -68,6 +70,10 @@ class Loader:
         )
         self._tags = options.saved_model_tags.split(",") if options.saved_model_tags else ["serve"]
 
+    def requests_begin(self) -> None:
+        """From now on loads yield to requests wherever both want the processor."""
+        self._priority.requests_begin()
+
     def load(self, name: str, version: int, path: str) -> Model:
         """Load the version in the directory or at the URI `path`, and make its slow first runs.
 
@@ -80,6 +86,7 @@ class Loader:
         try:
             model = self._fetch_and_load(name, version, path)
             code = Code.OK
+            self._priority.loaded()
         except ServingError as error:
             code = error.code
             raise
@@ -102,6 +109,7 @@ class Loader:
     def _load(self, version: int, path: str) -> Model:
         options = self._options
         if options.prefer_tflite_model and tflite.is_in(path):
+            self._priority.yield_to_requests()
             pools, per_pool = options.num_tflite_pools, options.num_tflite_interpreters_per_pool
             return self._ready(tflite.load(path, max(1, pools) * max(1, per_pool)), version, path)
         if len(self._devices) == 1:
@@ -125,6 +133,7 @@ class Loader:
             device=device,
             in_callers_thread=self._in_callers_thread,
             optimisation=self._optimisation,
+            before_restore=self._priority.yield_to_requests,
         )
 
     def _ready(self, model: Model, version: int, path: str) -> Model:

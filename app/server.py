@@ -76,9 +76,11 @@ class Server:
         self._stores = Stores()
         self._cache = ModelCache(self._stores, options.model_cache_dir)
         self._batcher = batcher.from_options(options, self._metrics.batching)
-        loader = Loader(options, self._metrics, self._cache, self._batcher, gpu_required=_gpu_is_required())
+        self._loader = Loader(
+            options, self._metrics, self._cache, self._batcher, gpu_required=_gpu_is_required()
+        )
         self._manager: Manager[Model] = Manager(
-            loader.load,
+            self._loader.load,
             self._board,
             max_retries=options.max_num_load_retries,
             retry_seconds=options.load_retry_interval_micros / 1e6,
@@ -168,6 +170,7 @@ class Server:
         else:
             self._models.apply(models, noun="servable")
         self._manager.initial_loads_done()
+        self._loader.requests_begin()
         if self._options.enable_profiler:
             logger.info("Profiler service is enabled")
         self._grpc.start(loop)

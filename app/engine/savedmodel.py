@@ -8,14 +8,14 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
 from google.protobuf import text_format
 from google.protobuf.message import DecodeError
 from tensorflow.core.framework import graph_pb2
-from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.core.protobuf import config_pb2, saved_model_pb2
 from tensorflow.python.saved_model import loader_impl
 
 from app.engine.optimise import Optimisation, optimise
@@ -38,6 +38,7 @@ def load(
     device: str = "",
     in_callers_thread: bool = True,
     optimisation: Optimisation | None = None,
+    before_restore: Callable[[], None] = lambda: None,
 ) -> SessionModel:
     """Load the SavedModel in the version directory `path`.
 
@@ -48,8 +49,9 @@ def load(
             session of the process only.
         metrics: where the load, and later the runs of the model, are counted; nowhere if None.
         device: where the whole graph goes, such as `/device:GPU:1`; empty leaves it to TensorFlow.
-        in_callers_thread: whether runs stay in their caller's thread.
+        in_callers_thread: whether runs, and the restore, stay in their caller's thread.
         optimisation: what may be done to make the model fast; nothing if None.
+        before_restore: called when the graph is there; what follows hardly holds the GIL.
 
     Raises:
         ServingError: NOT_FOUND without a SavedModel or such a meta graph, PERMISSION_DENIED for
@@ -59,7 +61,7 @@ def load(
     metrics = metrics or TensorFlowMetrics.make(Registry())
     try:
         model, graph_bytes, seconds = _load(
-            path, tags, config, metrics, device, in_callers_thread=in_callers_thread
+            path, tags, config, metrics, device, before_restore, in_callers_thread=in_callers_thread
         )
         if optimisation is not None and not device:  # a replica's graph stays as it was placed
             model = optimise(model, config, graph_bytes, optimisation, seconds)
@@ -76,6 +78,7 @@ def _load(
     config: Any,
     metrics: TensorFlowMetrics,
     device: str,
+    before_restore: Callable[[], None],
     *,
     in_callers_thread: bool,
 ) -> tuple[SessionModel, int, float]:
@@ -85,11 +88,14 @@ def _load(
     meta_graph = _meta_graph(_parse(path), tags)
     logger.info("Reading meta graph with tags { %s }", " ".join(tags))
     graph = tf.Graph()
+    if in_callers_thread:
+        config = config_pb2.ConfigProto.FromString(config.SerializeToString())
+        config.inter_op_parallelism_threads = -1  # none: the restore has the priority of who loads
     session = tf.compat.v1.Session(graph=graph, config=config)
     metrics.session_created.set(to=True)
     try:
         with graph.as_default(), tensorflow_errors():
-            stages = _restore(path, tags, session, device)
+            stages = _restore(path, tags, session, device, before_restore)
     except (OSError, ValueError, RuntimeError) as error:
         session.close()
         raise ServingError(Code.INVALID_ARGUMENT, f"Cannot load SavedModel in {path}: {error}") from error
@@ -109,7 +115,9 @@ def _load(
     return model, meta_graph.graph_def.ByteSize(), taken / 1e6
 
 
-def _restore(path: str, tags: Sequence[str], session: Any, device: str) -> dict[str, int]:
+def _restore(
+    path: str, tags: Sequence[str], session: Any, device: str, before_restore: Callable[[], None]
+) -> dict[str, int]:
     """Bring the model into `session`, as `SavedModelLoader.load` does; microseconds by stage."""
     loader = loader_impl.SavedModelLoader(path)
     meta_graph = loader.get_meta_graph_def_from_tags(list(tags))
@@ -119,6 +127,7 @@ def _restore(path: str, tags: Sequence[str], session: Any, device: str) -> dict[
     saver, _ = loader.load_graph(session.graph, list(tags))
     for function in functions:
         tf.graph_util.import_graph_def(function, name="")
+    before_restore()
     start = time.perf_counter_ns()
     loader.restore_variables(session, saver)
     restored = time.perf_counter_ns()

@@ -6,10 +6,7 @@ what is returned does the work, in a thread of its own, and writes to the table 
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
-import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -24,8 +21,6 @@ logger = logging.getLogger(__name__)
 
 Job = Callable[[], None]
 
-# Loads after the start yield to requests wherever both want the processor.
-_LOAD_NICENESS = 10
 _CANCELLED = "Loading of servable cancelled"
 
 
@@ -54,13 +49,10 @@ class Jobs(Generic[S]):
         self._unload_threads = max(1, unload_threads)
         self._loads_at_a_time = max(self._load_threads, initial_load_threads)
         self._loads = self._unloads = 0  # under way
-        self._beside_requests = False
-        self._has_loaded = False
 
     def initial_loads_done(self) -> None:
-        """From now on versions load beside requests: fewer at a time, at a lower priority."""
+        """From now on versions load beside requests: fewer at a time."""
         self._loads_at_a_time = self._load_threads
-        self._beside_requests = True
 
     def may_load(self) -> bool:
         """Whether one more load may begin."""
@@ -71,9 +63,7 @@ class Jobs(Generic[S]):
         version.busy = True
         version.attempts += 1
         self._loads += 1
-        # TensorFlow's own threads are made by the first load, and would inherit its priority.
-        niceness = _LOAD_NICENESS if self._beside_requests and self._has_loaded else 0
-        return partial(self._load, version, niceness)
+        return partial(self._load, version)
 
     def begin_unload(self, version: Version[S]) -> Job | None:
         """The end of `version`, which is UNLOADING and not in use; None if enough unload already."""
@@ -96,10 +86,7 @@ class Jobs(Generic[S]):
         if tried:
             logger.info("Retrying of Loading servable: %s was cancelled.", version.id)
 
-    def _load(self, version: Version[S], niceness: int) -> None:
-        if niceness:
-            with contextlib.suppress(OSError):  # a sandbox may forbid it
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+    def _load(self, version: Version[S]) -> None:
         logger.info("Loading servable version %s", version.id)
         try:
             servable = self._load_servable(version.model, version.number, version.path)
@@ -118,7 +105,6 @@ class Jobs(Generic[S]):
 
     def _loaded(self, version: Version[S], servable: S) -> None:
         with self._table.changed:
-            self._has_loaded = True
             if version.aspired:
                 version.servable = servable
                 self._table.publish(version, State.AVAILABLE)
