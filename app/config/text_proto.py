@@ -15,6 +15,25 @@ logger = logging.getLogger(__name__)
 M = TypeVar("M", bound=Message)
 
 
+class BadText(ServingError):
+    """INVALID_ARGUMENT for a file whose text does not parse.
+
+    Attributes:
+        path: the file.
+        line: where, from 1; 0 if that is not known.
+        column: where in the line, from 1; 0 if that is not known.
+        cause: what is wrong there.
+    """
+
+    def __init__(self, path: str, line: int, column: int, cause: str) -> None:
+        """Keep them; the message is TensorFlow Serving's and tells only the file."""
+        super().__init__(Code.INVALID_ARGUMENT, f"Invalid protobuf file: '{path}'")
+        self.path = path
+        self.line = line
+        self.column = column
+        self.cause = cause
+
+
 def read(path: str, message: M) -> M:
     """Parse the file at `path` into `message`.
 
@@ -36,7 +55,7 @@ def read(path: str, message: M) -> M:
         raise not_found(f"{path}; No such device") from None
     except UnicodeDecodeError as error:
         logger.error("Error parsing text-format %s in %s: %s", message.DESCRIPTOR.full_name, path, error)
-        raise invalid_argument(f"Invalid protobuf file: '{path}'") from None
+        raise BadText(path, 0, 0, f"it is not UTF-8 text: {error}") from None
     except OSError as error:
         raise ServingError(Code.PERMISSION_DENIED, f"{path}; {error.strerror}") from None
     if not text:
@@ -44,12 +63,13 @@ def read(path: str, message: M) -> M:
     try:
         return text_format.Parse(text, message)
     except text_format.ParseError as error:
+        cause = str(str(error).partition(" : ")[2] or error)
         logger.error(
             "Error parsing text-format %s: %s:%s: %s (in %s)",
             message.DESCRIPTOR.full_name,
             error.GetLine(),
             error.GetColumn(),
-            str(error).partition(" : ")[2] or error,
+            cause,
             path,
         )
-        raise invalid_argument(f"Invalid protobuf file: '{path}'") from None
+        raise BadText(path, error.GetLine() or 0, error.GetColumn() or 0, cause) from None

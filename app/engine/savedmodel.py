@@ -12,17 +12,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
-from google.protobuf import text_format
-from google.protobuf.message import DecodeError
 from tensorflow.core.framework import graph_pb2
-from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.saved_model import loader_impl
 
+from app.engine import savedmodel_file
 from app.engine.optimise import Optimisation, optimise
 from app.engine.placement import place
 from app.engine.session_model import SessionModel
 from app.engine.status import tensorflow_errors
-from app.errors import Code, ServingError, cannot_read, not_found
+from app.errors import Code, ServingError
 from app.telemetry.metrics import Registry
 from app.telemetry.serving_metrics import TensorFlowMetrics, micros
 
@@ -82,7 +80,7 @@ def _load(
     """The model, the bytes of its graph and the seconds it took."""
     start = time.perf_counter_ns()
     logger.info("Reading SavedModel from: %s", path)
-    meta_graph = _meta_graph(_parse(path), tags)
+    meta_graph = savedmodel_file.meta_graph(savedmodel_file.read(path), tags)
     logger.info("Reading meta graph with tags { %s }", " ".join(tags))
     graph = tf.Graph()
     session = tf.compat.v1.Session(graph=graph, config=config)
@@ -138,54 +136,3 @@ def _import_functions(graph_def: Any) -> None:
         alone.library.function.append(function)
         tf.graph_util.import_graph_def(alone, name="")
     graph_def.library.ClearField("function")
-
-
-def _parse(path: str) -> Any:
-    """The SavedModel proto of `path`, read here so that every failure names its file and cause."""
-    for name, read in (("saved_model.pb", _binary), ("saved_model.pbtxt", _text)):
-        file = os.path.join(path, name)
-        try:
-            with open(file, "rb") as stream:
-                content = stream.read()
-        except FileNotFoundError:
-            continue
-        except NotADirectoryError:
-            raise ServingError(Code.FAILED_PRECONDITION, f"{path}; Not a directory") from None
-        except OSError as error:
-            raise cannot_read(file, error.strerror) from None
-        try:
-            saved_model = read(content)
-            if not saved_model.meta_graphs:  # also what many kinds of damage, and an empty file, parse as
-                raise DecodeError("it holds no meta graph")
-        except (DecodeError, text_format.ParseError, UnicodeDecodeError) as error:
-            raise ServingError(
-                Code.DATA_LOSS,
-                f"Can't parse {file} ({len(content)} bytes): {error}. The file is damaged or incomplete; "
-                f"export or copy the model again.",
-            ) from None
-        return saved_model
-    if os.path.exists(path) and not os.access(path, os.R_OK | os.X_OK):
-        raise cannot_read(path, "Permission denied")
-    raise not_found(
-        "Specified file path does not appear to contain a SavedModel bundle "
-        f"(should have a file called `saved_model.pb`)\nSpecified file path: {path}"
-    )
-
-
-def _binary(content: bytes) -> Any:
-    return saved_model_pb2.SavedModel.FromString(content)
-
-
-def _text(content: bytes) -> Any:
-    return text_format.Parse(content, saved_model_pb2.SavedModel())
-
-
-def _meta_graph(saved_model: Any, tags: Sequence[str]) -> Any:
-    for meta_graph in saved_model.meta_graphs:
-        if set(meta_graph.meta_info_def.tags) == set(tags):
-            return meta_graph
-    wanted = " ".join(sorted(tags))
-    raise not_found(
-        f"Could not find meta graph def matching supplied tags: {{ {wanted} }}. To inspect available "
-        "tag-sets in the SavedModel, please use the SavedModel CLI: `saved_model_cli`"
-    )

@@ -1,0 +1,90 @@
+"""The commands of `ferry` and their options. What they do is imported only when they run."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from app import __version__
+from app.errors import ServingError
+from app.tools.messages import without_tensorflow
+
+_FAILED, _WRONG_USE = 1, 2
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line; the exit status: 0, 1 for what was found or failed, 2 for wrong use."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        status = ferry.main(list(arguments), prog_name="ferry", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        return 130
+    except ServingError as error:
+        click.echo(f"ferry: {error.message}", err=True)
+        return _FAILED
+    return status if isinstance(status, int) else 0
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="ferry")
+def ferry() -> None:
+    """Tools around a model server: publish, look at, check and load-test models."""
+
+
+@ferry.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("flags", nargs=-1, type=click.UNPROCESSED)
+def serve(flags: tuple[str, ...]) -> int:
+    """Serve models: takes tensorflow_model_server's flags."""
+    from app.tools.__main__ import main
+
+    return main(["serve", *flags])
+
+
+@ferry.command()
+@click.argument("place", metavar="PATH|ADDRESS")
+@click.option("--model", default="", help="Name for requests; of a server: the model to look at.")
+@click.option("--tags", default="serve", show_default=True, help="Tags of the meta graph, comma-separated.")
+@click.option("--protocol", type=click.Choice(["rest", "grpc"]), help="What the address speaks.")
+@click.option("--rest", default="localhost:8501", show_default=True, help="REST address for the commands.")
+@click.option("--grpc", default="localhost:8500", show_default=True, help="gRPC address for the programs.")
+@click.option("--run", "run_", is_flag=True, help="Send or run the examples, and show what was answered.")
+@click.option("--timeout", default=10.0, show_default=True, help="Seconds to wait for a server's answer.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def inspect(
+    place: str, model: str, tags: str, protocol: str | None, rest: str, grpc: str, run_: bool,  # noqa: FBT001
+    timeout: float, as_json: bool,
+) -> int:
+    """Show what a model is, with requests that it answers.
+
+    PATH is a version directory or a base path (its highest version is taken). ADDRESS is HOST:PORT,
+    grpc://HOST:PORT or http://HOST:PORT/v1/models/NAME of any server with TensorFlow Serving's API.
+    Without --run nothing is run.
+    """
+    with without_tensorflow():
+        from app.tools.inspect import report, show, targets
+
+    found = targets(
+        place, tags=tags.split(","), model=model, protocol=protocol or "", timeout=timeout
+    )
+    reports = [report(target, rest=rest, grpc=grpc, run=run_) for target in found]
+    if as_json:
+        click.echo(json.dumps(reports[0] if len(reports) == 1 else reports, indent=2))
+    else:
+        for told in reports:
+            show(told, _console())
+    failed = [s for told in reports for s in told["signatures"].values() if s.get("run", "OK") != "OK"]
+    return _FAILED if failed else 0
+
+
+def _console(*, stderr: bool = False) -> Any:
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False)
