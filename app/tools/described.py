@@ -66,7 +66,9 @@ def signatures_of(protos: Mapping[str, Any]) -> dict[str, Signature]:
     }
 
 
-def working_example(target: Target, signature: Signature, facts: Facts | None) -> tuple[Example | None, str]:
+def working_example(
+    target: Target, signature: Signature, facts: Facts | None, batch: int = 1
+) -> tuple[Example | None, str]:
     """The first made-up request that `target` answers.
 
     Features that a server's errors say are missing are added, as its graph cannot be seen.
@@ -75,7 +77,7 @@ def working_example(target: Target, signature: Signature, facts: Facts | None) -
         The example, or the likeliest one with the error that it got; None if none can be made up.
     """
     first: tuple[Example | None, str] = (None, "No value can be made up for its inputs.")
-    for example in examples(signature, facts):
+    for example in examples(signature, facts, batch):
         tried, error = example, target.ask(example)
         for _ in range(_MOST_TRIES):
             better = _taught(tried, error) if error else None

@@ -117,7 +117,10 @@ class Example:
             return {**head, "examples": [values]}
         if self._by_rows():
             rows = {alias: value.row().nested() for alias, value in self.inputs.items()}
-            return {**head, "instances": [rows if len(rows) > 1 else next(iter(rows.values()))]}
+            return {
+                **head,
+                "instances": [rows if len(rows) > 1 else next(iter(rows.values()))] * self._batch(),
+            }
         columns = {alias: value.nested() for alias, value in self.inputs.items()}
         return {**head, "inputs": columns if len(columns) > 1 else next(iter(columns.values()))}
 
@@ -132,7 +135,7 @@ class Example:
         }
         members = ", ".join(f"{json.dumps(alias)}: {text}" for alias, text in texts.items())
         inner = f"{{{members}}}" if len(texts) > 1 else next(iter(texts.values()))
-        body = f'"instances": [{inner}]' if by_rows else f'"inputs": {inner}'
+        body = f'"instances": [{inner}] * {self._batch()}' if by_rows else f'"inputs": {inner}'
         if self.signature.name != "serving_default":
             body = f'"signature_name": {json.dumps(self.signature.name)}, {body}'
         program = shlex.quote(f"import json; print(json.dumps({{{body}}}))")
@@ -161,6 +164,9 @@ class Example:
         """Whether the row format fits: a first dimension that is open, in every input and output."""
         specs = [*self.signature.inputs.values(), *self.signature.outputs.values()]
         return all(spec.shape is not None and spec.shape[:1] == (-1,) for spec in specs)
+
+    def _batch(self) -> int:
+        return next(iter(self.inputs.values())).shape[0]
 
     def _elements(self) -> int:
         return sum(int(np.prod(value.shape)) for value in self.inputs.values())

@@ -17,7 +17,12 @@ _FILE_OPS_NOTE = "They read or write files of the server while requests run."
 
 
 def targets(
-    place: str, *, tags: Sequence[str] = ("serve",), model: str = "", protocol: str = "", timeout: float = 10.0
+    place: str,
+    *,
+    tags: Sequence[str] = ("serve",),
+    model: str = "",
+    protocol: str = "",
+    timeout: float = 10.0,
 ) -> Sequence[Target]:
     """The models at `place`: a path, or a server's address.
 

@@ -98,9 +98,7 @@ class RestModel:
         if obstacle := example.rest_obstacle():
             return obstacle
         body = json.dumps(example.rest_body()).encode()
-        status, answer = request(
-            self._address, "POST", f"{self.path}:{example.method}", body, self._timeout
-        )
+        status, answer = request(self._address, "POST", f"{self.path}:{example.method}", body, self._timeout)
         return "" if status == http.client.OK else _error_of(status, answer)
 
 
