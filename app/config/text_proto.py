@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 M = TypeVar("M", bound=Message)
 
 
-class BadText(ServingError):
+class TextError(ServingError):
     """INVALID_ARGUMENT for a file whose text does not parse.
 
     Attributes:
@@ -55,7 +55,7 @@ def read(path: str, message: M) -> M:
         raise not_found(f"{path}; No such device") from None
     except UnicodeDecodeError as error:
         logger.error("Error parsing text-format %s in %s: %s", message.DESCRIPTOR.full_name, path, error)
-        raise BadText(path, 0, 0, f"it is not UTF-8 text: {error}") from None
+        raise TextError(path, 0, 0, f"it is not UTF-8 text: {error}") from None
     except OSError as error:
         raise ServingError(Code.PERMISSION_DENIED, f"{path}; {error.strerror}") from None
     if not text:
@@ -72,4 +72,4 @@ def read(path: str, message: M) -> M:
             cause,
             path,
         )
-        raise BadText(path, error.GetLine() or 0, error.GetColumn() or 0, cause) from None
+        raise TextError(path, error.GetLine() or 0, error.GetColumn() or 0, cause) from None

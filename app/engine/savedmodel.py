@@ -6,7 +6,6 @@ TensorFlow's session runtime loads TF1 and TF2 exports alike, as the C++ TensorF
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Sequence
 from typing import Any

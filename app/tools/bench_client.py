@@ -181,8 +181,12 @@ async def _http(load: Load, payload: bytes) -> tuple[Send, Callable[[], Any]]:
                     open_one.pop().close()
             raise RequestError("timeout") if isinstance(error, TimeoutError) else error from None
 
+    def close() -> None:
+        for connection in open_one:
+            connection.close()
+
     open_one.append(await connect())
-    return send, lambda: [connection.close() for connection in open_one]
+    return send, close
 
 
 async def _grpc(load: Load, payload: bytes) -> tuple[Send, Callable[[], Any]]:
@@ -192,7 +196,7 @@ async def _grpc(load: Load, payload: bytes) -> tuple[Send, Callable[[], Any]]:
         await asyncio.wait_for(channel.channel_ready(), load.timeout)
     except TimeoutError:
         raise RequestError("cannot connect", f"{load.host} does not answer over gRPC") from None
-    call: Any = channel.unary_unary(load.target)
+    call: Any = channel.unary_unary(load.target, None, None)
 
     async def send() -> None:
         try:

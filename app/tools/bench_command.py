@@ -11,7 +11,7 @@ from app.tools.console import FAILED, console
 from app.tools.messages import without_tensorflow
 
 
-class _Numbers(click.ParamType):
+class _Numbers(click.ParamType[list[int]]):
     """Positive whole numbers, comma-separated."""
 
     name = "N,N,..."
@@ -45,6 +45,7 @@ class _Numbers(click.ParamType):
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--plot", default="", help="Draw to this .png, .svg or .pdf file (needs matplotlib).")
 def bench(
+    *,
     hosts: tuple[str, ...],
     protocol: str,
     model: str,

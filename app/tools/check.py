@@ -162,10 +162,10 @@ def _models(options: Options, report: Report) -> None:
             cause = f"Illegal to list model {entry.name} multiple times in config list"
             report.problems.append(Problem(places.of(_LIST, block, "name[0]"), cause))
         seen.add(entry.name)
-        model = _sound(entry, block, places, report)
-        if model is not None:
-            _labels(model, block, places, options, report)
-            _model(model, places.of(_LIST, block, "base_path[0]"), options, report)
+        sound = _sound(entry, block, places, report)
+        if sound is not None:
+            _labels(sound, block, places, options, report)
+            _model(sound, places.of(_LIST, block, "base_path[0]"), options, report)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import prediction_log_pb2
 
 from app.config import batching
-from app.config.text_proto import BadText
+from app.config.text_proto import TextError
 from app.engine import savedmodel_file
 from app.errors import ServingError
 from app.options import Options
@@ -47,7 +47,7 @@ class Problem:
 
 def problem_of(place: str, error: ServingError) -> Problem:
     """`error` as a problem, with line and column where it knows them."""
-    if not isinstance(error, BadText):
+    if not isinstance(error, TextError):
         return Problem(place, error.message)
     where = f":{error.line}:{error.column}" if error.line else ""
     return Problem(f"{error.path}{where}", error.cause)

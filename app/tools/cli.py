@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from collections.abc import Sequence
 
 import click
@@ -14,12 +12,11 @@ from app.errors import ServingError
 from app.tools.bench_command import bench
 from app.tools.console import FAILED, WRONG_USE, console
 from app.tools.export_command import export
-from app.tools.messages import without_tensorflow
+from app.tools.messages import quiet_tensorflow, without_tensorflow
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command line; the exit status: 0, 1 for what was found or failed, 2 for wrong use."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         status = ferry.main(list(arguments), prog_name="ferry", standalone_mode=False)
     except click.ClickException as error:
@@ -59,13 +56,14 @@ def serve(flags: tuple[str, ...]) -> int:
 @click.option("--timeout", default=10.0, show_default=True, help="Seconds to wait for a server's answer.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def inspect(
+    *,
     place: str,
     model: str,
     tags: str,
     protocol: str | None,
     rest: str,
     grpc: str,
-    run_: bool,  # noqa: FBT001
+    run_: bool,
     timeout: float,
     as_json: bool,
 ) -> int:
@@ -78,6 +76,8 @@ def inspect(
     with without_tensorflow():
         from app.tools.inspect import report, show, targets
 
+    if run_:
+        quiet_tensorflow()
     found = targets(place, tags=tags.split(","), model=model, protocol=protocol or "", timeout=timeout)
     reports = [report(target, rest=rest, grpc=grpc, run=run_) for target in found]
     if as_json:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from app.api.tensor_proto import to_array
+from app.engine import dtypes
 from app.engine.signature import Signature, spec_of
-from app.tools.example import Example, examples, feature_values
+from app.tools.example import Example, examples, feature_values, serialised
 from app.tools.graph import Facts, Feature
 
 _MOST_TRIES = 64
@@ -93,8 +94,6 @@ def working_example(
 
 def _taught(example: Example, error: str) -> Example | None:
     """`example` with the feature that `error` asks for; None if it asks for none, or for the same again."""
-    if example.method == "predict":
-        return None
     if missing := _MISSING.search(error):
         name, kind = missing.group(1), missing.group(2).replace("string", "bytes")
         feature = Feature(name, kind, 1)
@@ -108,4 +107,11 @@ def _taught(example: Example, error: str) -> Example | None:
     else:
         return None
     features = {**example.features, **feature_values((feature,))}
-    return None if features == example.features else replace(example, features=features)
+    if features == example.features:
+        return None
+    text = serialised(features)  # the strings that predict sends are tf.Examples then
+    inputs = {
+        alias: replace(value, value=text) if value.dtype == dtypes.STRING else value
+        for alias, value in example.inputs.items()
+    }
+    return replace(example, inputs=inputs, features=features)

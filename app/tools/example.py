@@ -1,4 +1,4 @@
-"""Example requests: values made from what a signature declares, as JSON, as messages and as ready commands."""
+"""Example requests, made from what a signature declares: as JSON, as messages, as ready commands."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Example:
         signature: what is asked.
         method: `predict`, `classify` or `regress`.
         inputs: by alias, for predict.
-        features: name to values of the one tf.Example, for the other two.
+        features: name to values of the one tf.Example, for the other two; of predict, what its strings hold.
     """
 
     signature: Signature

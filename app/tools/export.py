@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from app.api.warmup import replay_warmup_file
 from app.config.base_path import is_remote
@@ -119,7 +120,7 @@ def export(wish: Wish, begun: Callable[[str], None] = lambda text: None) -> Expo
             begun("running")
             metrics = ServingMetrics.make()
             replay_warmup_file(loaded, 0, staging, metrics)
-            records = sum(int(count) for _, count in metrics.warmup_records.cells())
+            records = _count(metrics)
             ran = _run(wish, model, replayed=records)
         finally:
             model.close()
@@ -132,9 +133,9 @@ def export(wish: Wish, begun: Callable[[str], None] = lambda text: None) -> Expo
 
 
 def form_of(source: str) -> str:
-    """What `source` is: `Keras`, `checkpoint`, `frozen graph` or `SavedModel`; raises ServingError."""
+    """What `source` is: `Keras model`, `checkpoint`, `frozen graph` or `SavedModel`; raises ServingError."""
     if source.endswith((".keras", ".h5", ".hdf5")):
-        form = "Keras"
+        form = "Keras model"
     elif source.endswith((".meta", ".index")) or os.path.exists(f"{source}.index"):
         return "checkpoint"
     elif source.endswith((".pb", ".pbtxt")) and not os.path.basename(source).startswith("saved_model."):
@@ -155,7 +156,7 @@ def form_of(source: str) -> str:
 def _check(wish: Wish) -> None:
     if is_remote(wish.base_path):
         raise invalid_argument(
-            f"{wish.base_path}: only a local directory can be published to; export there and upload the version."
+            f"{wish.base_path}: only a local directory can be published to; export to one and upload it."
         )
     if not wish.name or "/" in wish.name or wish.name.startswith("."):
         raise invalid_argument(f"`{wish.name}` cannot be a model's name.")
@@ -167,7 +168,7 @@ def _convert(form: str, wish: Wish, staging: str) -> None:
     graph = form in ("checkpoint", "frozen graph")
     if (wish.inputs or wish.outputs) and not graph:
         raise invalid_argument(f"--input and --output are for graphs without signatures; this is a {form}.")
-    if form == "Keras":
+    if form == "Keras model":
         if wish.signatures:
             raise invalid_argument("--signature is not for Keras models: they export serving_default.")
         export_keras.convert(wish.source, staging)
@@ -178,6 +179,12 @@ def _convert(form: str, wish: Wish, staging: str) -> None:
             raise invalid_argument("--signature: a graph gets one signature, whose name this is.")
         convert = export_graph.convert_checkpoint if form == "checkpoint" else export_graph.convert_frozen
         convert(wish.source, staging, wish.inputs, wish.outputs, *wish.signatures)
+
+
+def _count(metrics: ServingMetrics) -> int:
+    """How many warm-up records were replayed."""
+    cells: Any = metrics.warmup_records.cells()
+    return sum(count for _, count in cells)
 
 
 def _run(wish: Wish, model: LocalModel, *, replayed: int) -> dict[str, str]:
@@ -193,8 +200,8 @@ def _run(wish: Wish, model: LocalModel, *, replayed: int) -> dict[str, str]:
         reasons = "; ".join(f"{name}: {error}" for name, error in ran.items()) or "it has no signatures"
         raise ServingError(
             Code.FAILED_PRECONDITION,
-            f"The exported model answered no made-up request ({reasons}). Give one that it answers with --warmup, "
-            "or publish it unproven with --skip-run.",
+            f"The exported model answered no made-up request ({reasons}). Give one that it answers with "
+            "--warmup, or publish it unproven with --skip-run.",
         )
     return ran
 
@@ -240,14 +247,18 @@ def _free_version(directory: str, wanted: int | None) -> int:
     if wanted in versions:
         raise ServingError(
             Code.ALREADY_EXISTS,
-            f"{versions[wanted]} is there already and is not overwritten: servers take a version as unchanging. "
-            "Publish another one.",
+            f"{versions[wanted]} is there already and is not overwritten: servers take a version as "
+            "unchanging. Publish another one.",
         )
     return wanted
 
 
 def signature_pairs(given: Sequence[str], option: str) -> dict[str, str]:
-    """`ALIAS=TENSOR` of each text, or `TENSOR` alone, whose node then names it; INVALID_ARGUMENT for others."""
+    """Tensor by alias, of texts such as `ALIAS=TENSOR` or `TENSOR`, whose node then names it.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT for other texts.
+    """
     pairs: dict[str, str] = {}
     for text in given:
         alias, equals, tensor = text.partition("=")

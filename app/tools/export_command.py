@@ -8,6 +8,7 @@ from dataclasses import asdict
 import click
 
 from app.tools.console import console
+from app.tools.messages import quiet_tensorflow
 
 
 @click.command()
@@ -33,6 +34,7 @@ from app.tools.console import console
 @click.option("--dry-run", is_flag=True, help="Do everything but publish.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def export(
+    *,
     source: str,
     base_path: str,
     name: str,
@@ -52,6 +54,7 @@ def export(
     latest, or the prefix), a frozen graph (.pb), or a SavedModel. The result is loaded and run before it
     is renamed into place, so that a running server never sees half of it.
     """
+    quiet_tensorflow()
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (SpinnerColumn(), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
@@ -73,6 +76,7 @@ def export(
             run=not skip_run,
             dry=dry_run,
         )
+
         def step(text: str) -> None:
             begun = progress.tasks[task].total is not None
             progress.update(task, description=text, total=STEPS, advance=1 if begun else 0)

@@ -1,4 +1,4 @@
-"""Graphs without signatures, a TF1 checkpoint's or a frozen one's, to SavedModels with the tensors that are named."""
+"""Graphs without signatures, of a TF1 checkpoint or a frozen one, to SavedModels."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ def convert_frozen(
     variables = [node.name for node in graph_def.node if node.op in _VARIABLES]
     if variables:
         raise invalid_argument(
-            f"{source} is not frozen: it has variables ({', '.join(variables[:3])}), whose values it does not "
-            "hold. Export the checkpoint instead."
+            f"{source} is not frozen: it has variables ({', '.join(variables[:3])}), whose values it does "
+            "not hold. Export the checkpoint instead."
         )
     with _quiet(), tf1.Graph().as_default() as graph, tf1.Session(graph=graph) as session:
         try:
@@ -123,12 +123,12 @@ def _definition(graph: Any, inputs: Mapping[str, str], outputs: Mapping[str, str
     """The SignatureDef; INVALID_ARGUMENT, with what could be meant, for tensors that are not there."""
     operations = graph.get_operations()
     if not outputs:
-        used = {tensor.op.name for operation in operations for tensor in operation.inputs}
-        ends = [op.outputs[0].name for op in operations if op.outputs and op.name not in used]
-        starts = [op.outputs[0].name for op in operations if op.type == "Placeholder"]
+        placeholders = [op for op in operations if op.type == "Placeholder"]
+        starts = [op.outputs[0].name for op in placeholders]
+        ends = _ends(placeholders)
         raise invalid_argument(
             "a graph does not say what its inputs and outputs are: name them with --input NAME=TENSOR and "
-            f"--output NAME=TENSOR. Placeholders: {_some(starts)}. Tensors that nothing uses: {_some(ends)}."
+            f"--output NAME=TENSOR. Placeholders: {_some(starts)}. Where they lead: {_some(ends)}."
         )
     tensors = {}
     for tensor in (*inputs.values(), *outputs.values()):
@@ -143,6 +143,21 @@ def _definition(graph: Any, inputs: Mapping[str, str], outputs: Mapping[str, str
         {alias: tensors[name] for alias, name in inputs.items()},
         {alias: tensors[name] for alias, name in outputs.items()},
     )
+
+
+def _ends(starts: list[Any]) -> list[str]:
+    """The last tensors of what follows from the operations `starts`."""
+    pending, seen, ends = [*starts], set[str](), []
+    while pending:
+        operation = pending.pop()
+        if operation.name in seen:
+            continue
+        seen.add(operation.name)
+        consumers = [consumer for tensor in operation.outputs for consumer in tensor.consumers()]
+        pending += consumers
+        if operation.outputs and not consumers:
+            ends.append(operation.outputs[0].name)
+    return sorted(ends)
 
 
 def _some(names: list[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from app.engine import dtypes
@@ -129,7 +130,7 @@ def _features(node: Any, scope: Mapping[str, Any]) -> Iterator[Feature]:
     elif node.op == "ParseExample":
         sparse = attributes["Nsparse"].i
         keys = [_strings(name, scope) for name in node.input[2 : 2 + sparse + attributes["Ndense"].i]]
-        others, dense = sum(keys[:sparse], []), sum(keys[sparse:], [])
+        others, dense = [*chain(*keys[:sparse])], [*chain(*keys[sparse:])]
     else:
         others, dense, ragged = (_strings(name, scope) for name in node.input[2:5])
         others = [*others, *ragged]

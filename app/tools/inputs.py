@@ -124,16 +124,16 @@ def _from_arrays(arrays: Mapping[str, Array], signature: Signature) -> Request:
             f"signature {signature.name} has the inputs {', '.join(signature.inputs)}; the file has "
             f"{', '.join(arrays)}."
         )
-    inputs = {}
+    inputs: dict[str, Array] = {}
     for alias, value in arrays.items():
         wanted = signature.inputs[alias].dtype
         if wanted == dtypes.STRING:
             texts = [
                 text.encode() if isinstance(text, str) else bytes(text) for text in value.ravel().tolist()
             ]
-            inputs[alias] = np.empty(len(texts), object)
-            inputs[alias][:] = texts
-            inputs[alias] = inputs[alias].reshape(value.shape)
+            flat = np.empty(len(texts), object)
+            flat[:] = texts
+            inputs[alias] = flat.reshape(value.shape)
         elif not np.can_cast(value.dtype, wanted.numpy, "same_kind"):
             raise invalid_argument(f"input {alias} is {wanted.name}; the file's array is {value.dtype}.")
         else:

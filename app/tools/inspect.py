@@ -107,7 +107,6 @@ def _tensors(specs: Mapping[str, TensorSpec]) -> dict[str, Any]:
 
 def show(told: Mapping[str, Any], console: Any) -> None:
     """Print a report to a rich console; commands are printed as they are, to be copied."""
-    from rich.table import Table
     from rich.text import Text
 
     version = "" if told["version"] is None else f", version {told['version']}"
@@ -119,24 +118,32 @@ def show(told: Mapping[str, Any], console: Any) -> None:
     for name, signature in told["signatures"].items():
         console.print()
         console.print(Text(name, style="bold cyan"), Text(f"  {signature['method']}", style="dim"))
-        table = Table("", "name", "type", "shape", "tensor", box=None, pad_edge=True)
-        for side in ("inputs", "outputs"):
-            for alias, tensor in signature[side].items():
-                shape = "unknown" if tensor["shape"] is None else str(tensor["shape"])
-                cells = (side[:-1], alias, tensor["dtype"], shape, tensor["tensor"])
-                table.add_row(*(Text(cell) for cell in cells))
-        console.print(table)
-        if signature.get("file ops"):
-            ops = ", ".join(signature["file ops"])
-            console.print(Text(f"  file ops: {ops}. {_FILE_OPS_NOTE}", style="yellow"), soft_wrap=True)
-        if "run" in signature:
-            good = signature["run"] == "OK"
-            console.print(Text(f"  run: {signature['run']}", style="green" if good else "red"))
-        if "note" in signature:
-            console.print(Text(f"  {signature['note']}", style="yellow"), soft_wrap=True)
-        for kind in ("curl", "grpc"):
-            if signature[kind]:
-                console.out(f"\n{signature[kind]}", highlight=False)
+        _show_signature(signature, console)
+
+
+def _show_signature(signature: Mapping[str, Any], console: Any) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("", "name", "type", "shape", "tensor", box=None, pad_edge=True)
+    for side in ("inputs", "outputs"):
+        for alias, tensor in signature[side].items():
+            shape = "unknown" if tensor["shape"] is None else str(tensor["shape"])
+            cells = (side[:-1], alias, tensor["dtype"], shape, tensor["tensor"])
+            table.add_row(*(Text(cell) for cell in cells))
+    console.print(table)
+    said = {
+        "file ops": f"file ops: {', '.join(signature.get('file ops', ()))}. {_FILE_OPS_NOTE}",
+        "run": f"run: {signature.get('run')}",
+        "note": signature.get("note"),
+    }
+    for label, text in said.items():
+        if signature.get(label):
+            style = "green" if signature[label] == "OK" else "yellow"
+            console.print(Text(f"  {text}", style=style), soft_wrap=True)
+    for kind in ("curl", "grpc"):
+        if signature[kind]:
+            console.out(f"\n{signature[kind]}", highlight=False)
 
 
 def _text(label: str, value: Any) -> str:

@@ -133,8 +133,8 @@ def version_directory(path: str) -> tuple[str, int | None]:
         raise not_found(str(error)) from None
     if not versions:
         raise not_found(
-            f"{path} is neither a version directory (it holds no saved_model.pb) nor a base path (it holds no "
-            "directory whose name is a number)."
+            f"{path} is neither a version directory (it holds no saved_model.pb) nor a base path (it holds "
+            "no directory whose name is a number)."
         )
     return versions[max(versions)], max(versions)
 

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from types import ModuleType
+
+
+def quiet_tensorflow() -> None:
+    """Keep TensorFlow from talking of itself when it is imported; for a tool that runs a model once.
+
+    Only switching oneDNN off ends what is said about it, and one run need not be fast.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 
 @contextmanager

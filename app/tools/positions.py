@@ -42,32 +42,32 @@ class _Level:
         return (*self.path, f"{self.name}[{number}]")
 
 
-def positions(text: str) -> dict[Path, Position]:
+def positions(text: str) -> dict[Path, Position]:  # noqa: C901 - a branch for each kind of token
     """The position of every field of a text proto that parses."""
     levels, found = [_Level()], dict[Path, tuple[int, str]]()
     for match in _TOKEN.finditer(text):
-        token, level = match.group(), levels[-1]
-        if token in ("{", "<"):
+        mark, level = match.group(), levels[-1]
+        if mark in ("{", "<"):
             path = level.next_path()
             found[path] = (match.start() if level.in_list else level.start), ""
             levels.append(_Level(path))
-        elif token in ("}", ">"):
+        elif mark in ("}", ">"):
             if len(levels) > 1:
                 levels.pop()
             levels[-1].in_value = levels[-1].in_list
-        elif token == ":":
+        elif mark == ":":
             level.in_value = True
-        elif token == "[":
+        elif mark == "[":
             level.in_list = level.in_value = True
-        elif token == "]":
+        elif mark == "]":
             level.in_list = level.in_value = False
-        elif token in (",", ";") or token.startswith("#"):
+        elif mark in (",", ";") or mark.startswith("#"):
             continue
         elif level.in_value:
-            found[level.next_path()] = (match.start() if level.in_list else level.start), token
+            found[level.next_path()] = (match.start() if level.in_list else level.start), mark
             level.in_value = level.in_list
-        elif token[0] not in "\"'":  # the second part of a string in parts belongs to the first
-            level.name, level.start = token, match.start()
+        elif mark[0] not in "\"'":  # the second part of a string in parts belongs to the first
+            level.name, level.start = mark, match.start()
     return {path: _position(text, offset, value) for path, (offset, value) in found.items()}
 
 

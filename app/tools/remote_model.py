@@ -46,7 +46,7 @@ def is_address(text: str) -> bool:
 
 
 def parse_address(text: str) -> Address:
-    """HOST:PORT, `grpc://HOST:PORT`, `http://HOST:PORT`, or the URL of a model; INVALID_ARGUMENT for others."""
+    """Read HOST:PORT, `grpc://HOST:PORT`, `http://HOST:PORT` or a model's URL; else INVALID_ARGUMENT."""
     if not is_address(text):
         raise invalid_argument(
             f"`{text}` is no address: write HOST:PORT, grpc://HOST:PORT or http://HOST:PORT/v1/models/NAME."
@@ -141,7 +141,7 @@ class GrpcModel:
     def _call(self, method: str, message: bytes) -> bytes:
         options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
         with grpc.insecure_channel(self._address.host, options) as channel:
-            call: Any = channel.unary_unary(_SERVICE + method)
+            call: Any = channel.unary_unary(_SERVICE + method, None, None)
             try:
                 return bytes(call(message, timeout=self._timeout))
             except grpc.RpcError as error:
