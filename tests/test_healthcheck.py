@@ -110,8 +110,8 @@ def test_the_outcome_is_printed_and_is_the_status(rest: Rest, capsys: pytest.Cap
     assert capsys.readouterr() == ("", f"port {rest.port}, /readyz: HTTP status 503 \n")
 
 
-@pytest.fixture
-def running(rest: Rest) -> Iterator[None]:
+@pytest.fixture(params=[("tensorflow_model_server",), ("ferry", "serve")])
+def running(request: pytest.FixtureRequest, rest: Rest) -> Iterator[None]:
     """A process whose command line is that of a server with the port of `rest`."""
     if healthcheck._running_server():
         pytest.skip("another server runs on this machine")

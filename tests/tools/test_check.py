@@ -120,7 +120,8 @@ def test_values_that_cannot_be_used_are_told_at_their_field(zoo: Path, tmp_path:
     )
     assert lines(report) == [
         f"{batching}:1:1: num_batch_threads must be positive; was 0",
-        f"{batching}:2:1: Last entry in allowed_batch_sizes must match max_batch_size; last entry was 4; expected 8",
+        f"{batching}:2:1: Last entry in allowed_batch_sizes must match max_batch_size; last entry was 4; "
+        "expected 8",
         f"{monitoring}:3:2: the path `metrics` does not start with `/`.",
     ]
 

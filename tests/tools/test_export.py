@@ -90,7 +90,7 @@ def test_a_dry_run_publishes_nothing(frozen: str, base: Path) -> None:
 def test_what_fails_leaves_nothing_behind(frozen: str, base: Path, tmp_path: Path) -> None:
     warm = tmp_path / "warm.json"
     warm.write_text('{"instances": ["no number"]}')
-    with pytest.raises(ServingError, match="warm.json"):
+    with pytest.raises(ServingError, match=r"warm\.json"):
         export(Wish(frozen, str(base), "m", warmup=(str(warm),), **XY))
     assert names(base / "m") == []
     with pytest.raises(ServingError, match="no tensor z:0"):
