@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.command_line import check, parse, usage
+from app.command_line import check, parse, problems, usage
 from app.errors import Code, ServingError
 from app.options import Flag, Options, Support, flags
 
