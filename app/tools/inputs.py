@@ -143,8 +143,10 @@ def _from_arrays(arrays: Mapping[str, Array], signature: Signature) -> Request:
 
 def _plain(value: Array) -> Any:
     """An array as JSON has it; strings as base64 objects."""
-    if value.dtype != object:
-        return value.tolist()
-    if value.ndim:
-        return [_plain(row) for row in value]
-    return {"b64": base64.b64encode(value.item()).decode()}
+    return _as_json(value.tolist())
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_as_json(item) for item in value]
+    return {"b64": base64.b64encode(value).decode()} if isinstance(value, bytes) else value

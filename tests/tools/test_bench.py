@@ -57,7 +57,7 @@ def test_rest_is_measured_and_drawn(zoo_server: ServerProcess, tmp_path: Path) -
 
 
 def test_grpc_is_measured_with_a_users_request(zoo_server: ServerProcess, tmp_path: Path) -> None:
-    np.savez(tmp_path / "in.npz", a=np.float32([[1, 2]]), b=np.int64([3]))
+    np.savez(tmp_path / "in.npz", a=np.array([[1, 2]], np.float32), b=np.array([3]))
     found = ferry_json(
         *("bench", f"grpc://127.0.0.1:{zoo_server.grpc_port}", "--model", "two", *QUICK),
         *("--input", str(tmp_path / "in.npz")),

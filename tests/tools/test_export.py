@@ -9,7 +9,6 @@ import pytest
 import requests
 
 from app.errors import Code, ServingError
-from app.tools import export as export_module
 from app.tools.export import STAGING, STEPS, Wish, export, form_of, signature_pairs
 from app.tools.inspect import report
 from app.tools.local_model import LocalModel
@@ -55,7 +54,7 @@ def test_versions_count_up_from_the_highest(frozen: str, base: Path) -> None:
     assert export(Wish(frozen, str(base), "m", **XY)).version == 8
     assert export(Wish(frozen, str(base), "m", version=3, **XY)).version == 3
     assert names(base / "m") == ["0007", "1", "3", "8"]
-    np.testing.assert_array_equal(run(first.path, x=np.float32([1, 2]))["y"], [2.5, 3.0])
+    np.testing.assert_array_equal(run(first.path, x=np.array([1, 2], np.float32))["y"], [2.5, 3.0])
 
 
 def test_nothing_is_overwritten(frozen: str, base: Path) -> None:
@@ -69,14 +68,14 @@ def test_nothing_is_overwritten(frozen: str, base: Path) -> None:
 def test_a_version_that_appears_meanwhile_is_left_alone(
     frozen: str, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = export_module.os.rename
+    real = os.rename
 
     def rename(source: str, target: str) -> None:
         if target.endswith("/1"):
             os.makedirs(os.path.join(target, "theirs"))
         real(source, target)
 
-    monkeypatch.setattr(export_module.os, "rename", rename)
+    monkeypatch.setattr(os, "rename", rename)
     assert export(Wish(frozen, str(base), "m", **XY)).version == 2
     assert names(base / "m" / "1") == ["theirs"]
 
@@ -113,7 +112,7 @@ def test_a_model_that_cannot_be_run_is_not_published_unless_asked(base: Path, tm
         export(Wish(source, str(base), "m"))
     assert export(Wish(source, str(base), "m", run=False)).signatures == {"serving_default": "not run"}
     warm = tmp_path / "x.npy"
-    np.save(warm, np.float32([42]))
+    np.save(warm, np.array([42], np.float32))
     made = export(Wish(source, str(base), "m", warmup=(str(warm),)))
     assert (made.version, made.warmup_records) == (2, 1)
 

@@ -17,7 +17,7 @@ INPUTS, OUTPUTS = {"x": "in/x:0"}, {"y": "out/y:0"}
 def answer(path: Path, signature: str = "serving_default") -> float:
     model = LocalModel(str(path))
     loaded = model.loaded()
-    (value,) = loaded.run(loaded.signatures[signature], {"x": np.float32([0])})["y"]
+    (value,) = loaded.run(loaded.signatures[signature], {"x": np.array([0], np.float32)})["y"]
     model.close()
     return float(value)
 

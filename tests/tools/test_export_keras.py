@@ -19,7 +19,7 @@ def test_both_formats_are_exported(tmp_path: Path, ending: str) -> None:
     loaded = model.loaded()
     signature = loaded.signatures["serving_default"]
     (alias,) = signature.inputs
-    (value,) = loaded.run(signature, {alias: np.float32([[1, 1, 1]])}).values()
+    (value,) = loaded.run(signature, {alias: np.array([[1, 1, 1]], np.float32)}).values()
     np.testing.assert_array_equal(value, [[6, 6]])
     model.close()
 

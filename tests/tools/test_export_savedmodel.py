@@ -16,7 +16,7 @@ def test_chosen_signatures_stay_with_variables(zoo: Path, tmp_path: Path) -> Non
     model = LocalModel(str(tmp_path))
     assert set(model.describe().signatures) == {"serving_default", "count"}
     loaded = model.loaded()
-    loaded.run(loaded.signatures["serving_default"], {"x": np.float32([1])})
+    loaded.run(loaded.signatures["serving_default"], {"x": np.array([1], np.float32)})
     assert loaded.run(loaded.signatures["count"], {})["predict"] == 1
     model.close()
     tf = models.tensorflow()

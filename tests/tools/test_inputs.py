@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ ALL = {signature.name: signature for signature in (BOTH, ONE, REGRESS)}
 
 def test_json_bodies_are_read(tmp_path: Path) -> None:
     file = tmp_path / "in.json"
-    bodies = [
+    bodies: list[dict[str, Any]] = [
         {"instances": [{"a": 1, "t": "x"}, {"a": 2.5, "t": {"b64": "eQ=="}}]},
         {"signature_name": "regress", "examples": [{"f": 1.0}]},
     ]
@@ -37,11 +38,11 @@ def test_json_bodies_are_read(tmp_path: Path) -> None:
 
 
 def test_arrays_are_read(tmp_path: Path) -> None:
-    np.savez(tmp_path / "in.npz", a=np.float64([1]), t=np.array([b"\xff"]))
+    np.savez(tmp_path / "in.npz", a=np.array([1.0]), t=np.array([b"\xff"]))
     (request,) = read_requests(str(tmp_path / "in.npz"), ALL)
     assert request.inputs["a"].dtype == np.float32
     assert json.loads(request.rest_body())["inputs"] == {"a": [1.0], "t": [{"b64": "/w=="}]}
-    np.save(tmp_path / "in.npy", np.float32([7]))
+    np.save(tmp_path / "in.npy", np.array([7], np.float32))
     (request,) = read_requests(str(tmp_path / "in.npy"), ALL, "one")
     assert list(request.message("m", 4).inputs["a"].float_val) == [7.0]
 
@@ -68,7 +69,7 @@ def test_mistakes_are_told_with_the_file(tmp_path: Path, name: str, content: str
 
 
 def test_arrays_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    np.savez(tmp_path / "in.npz", b=np.float32([1]))
+    np.savez(tmp_path / "in.npz", b=np.array([1], np.float32))
     with pytest.raises(ServingError, match="has the inputs a, t; the file has b"):
         read_requests(str(tmp_path / "in.npz"), ALL)
     np.save(tmp_path / "in.npy", np.array(["x"]))
