@@ -33,7 +33,7 @@ RUN pip --python /opt/ferry/bin/python install --no-deps --no-build-isolation --
     && python -m compileall -q --invalidation-mode unchecked-hash -s /tree /tree
 COPY entrypoint /tmp/entrypoint
 # Modes do not depend on the checkout's umask.
-RUN install -D -m 0755 -t /tree/usr/bin /tmp/entrypoint/tensorflow_model_server \
+RUN install -D -m 0755 -t /tree/usr/bin /tmp/entrypoint/tensorflow_model_server /tmp/entrypoint/ferry \
         /tmp/entrypoint/tf_serving_entrypoint.sh
 
 # ---- the image: dependencies in one layer, Ferry in small ones above it ----

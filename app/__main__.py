@@ -86,8 +86,8 @@ def _make_server(options: Options) -> Serving:
     from app.server import Server
 
     server = Server(options)
-    # What is there by now stays, TensorFlow's 300,000 objects above all. A look at them for garbage would stop
-    # every request for a quarter of a second.
+    # What is there by now stays, TensorFlow's 300,000 objects above all. A look at them for garbage would
+    # stop every request for a quarter of a second.
     gc.collect()
     gc.freeze()
     return server

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -124,18 +124,24 @@ def check(options: Options) -> None:
         ServingError: INVALID_ARGUMENT, or UNIMPLEMENTED for what this version does not do and
             must not silently leave out.
     """
+    for problem in problems(options):
+        raise problem
+
+
+def problems(options: Options) -> Iterator[ServingError]:
+    """All that `check` would refuse, in its order."""
     if options.port == 0 and not options.grpc_socket_path:
-        raise invalid_argument(
+        yield invalid_argument(
             "At least one of server_options.grpc_port or server_options.grpc_socket_path must be set."
         )
     if options.use_alts_credentials and options.ssl_config_file:
-        raise invalid_argument("Either use_alts_credentials must be false or ssl_config_file must be empty.")
+        yield invalid_argument("Either use_alts_credentials must be false or ssl_config_file must be empty.")
     if not options.model_base_path and not options.model_config_file:
-        raise invalid_argument(
+        yield invalid_argument(
             "Both server_options.model_base_path and server_options.model_config_file are empty!"
         )
     if options.batching_parameters_file and not options.enable_batching:
-        raise invalid_argument(
+        yield invalid_argument(
             "server_options.batching_parameters_file is set without setting "
             "server_options.enable_batching to true."
         )
@@ -145,53 +151,56 @@ def check(options: Options) -> None:
         options.tensorflow_inter_op_parallelism,
     )
     if all(threads > 0 for threads in parallelism):
-        raise invalid_argument(
+        yield invalid_argument(
             "Either configure server_options.tensorflow_session_parallelism or "
             "(server_options.tensorflow_intra_op_parallelism, "
             "server_options.tensorflow_inter_op_parallelism) separately. You cannot configure all."
         )
     for flag in without_effect(options):
         if flag.support is Support.REFUSED:
-            raise ServingError(Code.UNIMPLEMENTED, f"--{flag.name} is not supported: {flag.reason}.")
-    _check_ranges(options)
-    _check_adaptive_batching(options)
-    _check_security(options)
-    if not options.model_config_file:
-        check_base_path(options.model_name, options.model_base_path)
+            yield ServingError(Code.UNIMPLEMENTED, f"--{flag.name} is not supported: {flag.reason}.")
+    yield from _check_ranges(options)
+    yield from _check_adaptive_batching(options)
+    yield from _check_security(options)
+    if options.model_base_path and not options.model_config_file:
+        try:
+            check_base_path(options.model_name, options.model_base_path)
+        except ServingError as error:
+            yield error
 
 
-def _check_adaptive_batching(options: Options) -> None:
+def _check_adaptive_batching(options: Options) -> Iterator[ServingError]:
     if options.adaptive_batching and options.enable_batching:
-        raise invalid_argument("--adaptive_batching and --enable_batching exclude each other; give one.")
+        yield invalid_argument("--adaptive_batching and --enable_batching exclude each other; give one.")
     if (target := options.batching_latency_target_in_ms) < 0:
-        raise invalid_argument(f"--batching_latency_target_in_ms must not be negative; was {target:g}.")
+        yield invalid_argument(f"--batching_latency_target_in_ms must not be negative; was {target:g}.")
 
 
-def _check_security(options: Options) -> None:
+def _check_security(options: Options) -> Iterator[ServingError]:
     if options.admin_port and options.admin_port in (options.port, options.rest_api_port):
-        raise invalid_argument(f"--admin_port must differ from the other ports; was {options.admin_port}.")
+        yield invalid_argument(f"--admin_port must differ from the other ports; was {options.admin_port}.")
     try:
         ipaddress.ip_address(options.admin_host)
     except ValueError:
-        raise invalid_argument(f"--admin_host must be an IP address; was `{options.admin_host}`.") from None
+        yield invalid_argument(f"--admin_host must be an IP address; was `{options.admin_host}`.")
     if options.cors_allowed_origins and not options.rest_api_enable_cors_support:
-        raise invalid_argument("--cors_allowed_origins needs --rest_api_enable_cors_support.")
+        yield invalid_argument("--cors_allowed_origins needs --rest_api_enable_cors_support.")
     for origin in map(str.strip, options.cors_allowed_origins.split(",")):
         if origin and not _ORIGIN.fullmatch(origin):
-            raise invalid_argument(
+            yield invalid_argument(
                 "--cors_allowed_origins takes origins such as `https://example.com:8443`, without a path; "
                 f"was `{origin}`."
             )
 
 
-def _check_metrics_path(path: str) -> None:
+def _check_metrics_path(path: str) -> Iterator[ServingError]:
     if path and not path.startswith("/"):
-        raise invalid_argument(f"--metrics_path must start with `/`, or be empty for no page; was `{path}`.")
+        yield invalid_argument(f"--metrics_path must start with `/`, or be empty for no page; was `{path}`.")
     if path in ("/livez", "/readyz"):
-        raise invalid_argument(f"--metrics_path must not be the path of a probe; was `{path}`.")
+        yield invalid_argument(f"--metrics_path must not be the path of a probe; was `{path}`.")
 
 
-def _check_ranges(options: Options) -> None:
+def _check_ranges(options: Options) -> Iterator[ServingError]:
     least = {
         "rest_api_num_threads": 1,
         "grpc_max_threads": 1,
@@ -200,29 +209,29 @@ def _check_ranges(options: Options) -> None:
     }
     for name, lowest in least.items():
         if getattr(options, name) < lowest:
-            raise invalid_argument(f"--{name} must be at least {lowest}; was {getattr(options, name)}.")
+            yield invalid_argument(f"--{name} must be at least {lowest}; was {getattr(options, name)}.")
     for name in ("port", "rest_api_port", "admin_port"):
         if not 0 <= getattr(options, name) <= 65535:
-            raise invalid_argument(f"--{name} must be between 0 and 65535; was {getattr(options, name)}.")
+            yield invalid_argument(f"--{name} must be between 0 and 65535; was {getattr(options, name)}.")
     for name in ("session", "intra_op", "inter_op"):
         threads = getattr(options, f"tensorflow_{name}_parallelism")
         if threads > _MOST_THREADS:
-            raise invalid_argument(
+            yield invalid_argument(
                 f"--tensorflow_{name}_parallelism must be at most {_MOST_THREADS}; was {threads}."
             )
     if not 0 <= options.drain_seconds <= _LONGEST_DRAIN_SECONDS:
-        raise invalid_argument(
+        yield invalid_argument(
             f"--drain_seconds must be between 0 and {_LONGEST_DRAIN_SECONDS}; was {options.drain_seconds:g}."
         )
-    _check_metrics_path(options.metrics_path)
-    _check_grpc(options)
+    yield from _check_metrics_path(options.metrics_path)
+    yield from _check_grpc(options)
 
 
-def _check_grpc(options: Options) -> None:
+def _check_grpc(options: Options) -> Iterator[ServingError]:
     if options.grpc_transport not in TRANSPORTS:
-        raise invalid_argument(
+        yield invalid_argument(
             f"--grpc_transport must be one of {', '.join(TRANSPORTS)}; was {options.grpc_transport}."
         )
     for item in filter(None, options.grpc_channel_arguments.split(",")):
         if "=" not in item:
-            raise invalid_argument(f"--grpc_channel_arguments: `{item}` is not of the form key=value.")
+            yield invalid_argument(f"--grpc_channel_arguments: `{item}` is not of the form key=value.")

@@ -95,6 +95,8 @@ def _running_server() -> list[str]:
         for place, argument in enumerate(arguments):
             if os.path.basename(argument) == _PROGRAM and "healthcheck" not in arguments:
                 return arguments[place + 1 :]
+            if os.path.basename(argument) == "ferry" and arguments[place + 1 : place + 2] == ["serve"]:
+                return arguments[place + 2 :]
     return []
 
 

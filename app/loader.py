@@ -56,7 +56,7 @@ class Loader:
         self._metrics = metrics
         self._cache = cache
         self._batcher = batcher
-        self._priority = LoadPriority()
+        self._priority = LoadPriority(enabled=options.loads_yield_to_requests)
         self._config = session_config(options)
         self._in_callers_thread = in_callers_thread(options, self._config)
         self._optimisation = _optimisation(options)

@@ -290,6 +290,9 @@ class Options:
         "",
         "Ferry: with --rest_api_enable_cors_support, the only origins that are let in, comma-separated.",
     )
+    loads_yield_to_requests: bool = _flag(
+        "bool", True, "Ferry: versions load on what requests leave of the CPUs; false lets them compete."
+    )
 
 
 def flags() -> Iterator[Flag]:

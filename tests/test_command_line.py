@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.command_line import check, parse, usage
+from app.command_line import check, parse, problems, usage
 from app.errors import Code, ServingError
 from app.options import Flag, Options, Support, flags
 
@@ -432,3 +432,11 @@ def test_metrics_paths(path: str) -> None:
 )
 def test_metrics_paths_that_cannot_be(path: str, message: str) -> None:
     assert str(refusal(metrics_path=path)) == f"INVALID_ARGUMENT: {message}"
+
+
+def test_all_that_is_wrong_can_be_asked_for() -> None:
+    options = Options(port=70000, rest_api_port=-1, drain_seconds=-1.0, model_base_path="relative")
+    texts = [problem.message for problem in problems(options)]
+    assert [text.split()[0] for text in texts] == ["--port", "--rest_api_port", "--drain_seconds", "Expected"]
+    with pytest.raises(ServingError, match="--port"):
+        check(options)

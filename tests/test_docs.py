@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.options import flags
+from app.tools.cli import ferry
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -22,7 +23,14 @@ def test_the_page_of_flags_is_up_to_date() -> None:
     )
 
 
-PAGES = ("README.md", "docs/architecture.md", "docs/differences.md", "docs/operations.md", "CHANGELOG.md")
+PAGES = (
+    "README.md",
+    "docs/architecture.md",
+    "docs/differences.md",
+    "docs/operations.md",
+    "docs/tools.md",
+    "CHANGELOG.md",
+)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -30,9 +38,11 @@ def test_links_lead_somewhere_and_flags_exist(page: str) -> None:
     text = (REPOSITORY / page).read_text()
     for target in re.findall(r"\]\(([^)#]+)\)", text):
         assert ((REPOSITORY / page).parent / target).exists(), target
-    docker = {"read-only", "tmpfs", "user", "gpus", "runtime", "cpus", "cpuset-cpus"}
+    docker = {"rm", "entrypoint", "read-only", "tmpfs", "user", "gpus", "runtime", "cpus", "cpuset-cpus"}
     docker |= {"cap-drop", "security-opt"}
-    known = {flag.name for flag in flags()} | docker | {"name", "version", "help"}
+    options = (option for command in ferry.commands.values() for option in command.params)
+    tools = {name.lstrip("-") for option in options for name in option.opts}
+    known = {flag.name for flag in flags()} | docker | tools | {"name", "version", "help"}
     for name in re.findall(r"--([a-z][a-z_0-9-]+)", text):
         assert name in known, name
 

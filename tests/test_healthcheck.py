@@ -110,14 +110,21 @@ def test_the_outcome_is_printed_and_is_the_status(rest: Rest, capsys: pytest.Cap
     assert capsys.readouterr() == ("", f"port {rest.port}, /readyz: HTTP status 503 \n")
 
 
-@pytest.fixture
-def running(rest: Rest) -> Iterator[None]:
+_PROGRAM = "print(flush=True); input()"
+
+
+@pytest.fixture(
+    params=[
+        ("tensorflow_model_server", "-c", _PROGRAM),
+        ("python", "-c", _PROGRAM, "/usr/bin/ferry", "serve"),
+    ]
+)
+def running(request: pytest.FixtureRequest, rest: Rest) -> Iterator[None]:
     """A process whose command line is that of a server with the port of `rest`."""
     if healthcheck._running_server():
         pytest.skip("another server runs on this machine")
-    command = ["tensorflow_model_server", "-c", "print(flush=True); input()", f"--rest_api_port={rest.port}"]
     with subprocess.Popen(
-        [*command, "--model_name=running"],
+        [*request.param, f"--rest_api_port={rest.port}", "--model_name=running"],
         executable=sys.executable,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -68,6 +68,7 @@ OWN = [
     *("enable_grpc_reflection", "metrics_path", "grpc_transport"),
     *("rest_ssl_config_file", "auth_tokens_file", "admin_port", "admin_host", "enable_reload_config"),
     "cors_allowed_origins",
+    "loads_yield_to_requests",
 ]
 
 

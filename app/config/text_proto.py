@@ -18,6 +18,25 @@ M = TypeVar("M", bound=Message)
 _LONG_WORD = re.compile(r"[^\s\"']{32,}")
 
 
+class TextError(ServingError):
+    """INVALID_ARGUMENT for a file whose text does not parse.
+
+    Attributes:
+        path: the file.
+        line: where, from 1; 0 if that is not known.
+        column: where in the line, from 1; 0 if that is not known.
+        cause: what is wrong there.
+    """
+
+    def __init__(self, path: str, line: int, column: int, cause: str) -> None:
+        """Keep them; the message is TensorFlow Serving's and tells only the file."""
+        super().__init__(Code.INVALID_ARGUMENT, f"Invalid protobuf file: '{path}'")
+        self.path = path
+        self.line = line
+        self.column = column
+        self.cause = cause
+
+
 def read(path: str, message: M) -> M:
     """Parse the file at `path` into `message`.
 
@@ -31,13 +50,11 @@ def read(path: str, message: M) -> M:
             or one that does not parse; where it does not, the log names line and column.
     """
     try:
-        return _parse(_text(path), message)
-    except _UnparsableError as error:
-        place = f"{error.place}: " if error.place else ""
-        logger.error(
-            "Error parsing text-format %s: %s%s (in %s)", message.DESCRIPTOR.full_name, place, error, path
-        )
-        raise invalid_argument(f"Invalid protobuf file: '{path}'") from None
+        return _parse(path, message)
+    except TextError as error:
+        name, place = message.DESCRIPTOR.full_name, f"{error.line}:{error.column}: " if error.line else ""
+        logger.error("Error parsing text-format %s: %s%s (in %s)", name, place, error.cause, path)
+        raise
 
 
 def read_located(path: str, message: M) -> M:
@@ -53,10 +70,10 @@ def read_located(path: str, message: M) -> M:
             naming file, line and column, one that does not parse.
     """
     try:
-        return _parse(_text(path), message)
-    except _UnparsableError as error:
-        place = f":{error.place}" if error.place else ""
-        raise invalid_argument(f"{path}{place}: {_LONG_WORD.sub('…', str(error))}") from None
+        return _parse(path, message)
+    except TextError as error:
+        place = f":{error.line}:{error.column}" if error.line else ""
+        raise invalid_argument(f"{path}{place}: {_LONG_WORD.sub('…', error.cause)}") from None
 
 
 def message_class(file: str, name: str) -> type[Any]:
@@ -72,18 +89,6 @@ def message_class(file: str, name: str) -> type[Any]:
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(name))
 
 
-class _UnparsableError(Exception):
-    """Why a text is no message.
-
-    Attributes:
-        place: `LINE:COLUMN`; empty if that makes no sense.
-    """
-
-    def __init__(self, reason: object, place: str = "") -> None:
-        super().__init__(reason)
-        self.place = place
-
-
 def _text(path: str) -> str:
     try:
         with open(path, encoding="utf-8") as stream:
@@ -93,7 +98,7 @@ def _text(path: str) -> str:
     except IsADirectoryError:
         raise not_found(f"{path}; No such device") from None
     except UnicodeDecodeError as error:
-        raise _UnparsableError(error) from None
+        raise TextError(path, 0, 0, f"it is not UTF-8 text: {error}") from None
     except OSError as error:
         raise ServingError(Code.PERMISSION_DENIED, f"{path}; {error.strerror}") from None
     if not text:
@@ -101,9 +106,9 @@ def _text(path: str) -> str:
     return text
 
 
-def _parse(text: str, message: M) -> M:
+def _parse(path: str, message: M) -> M:
     try:
-        return text_format.Parse(text, message)
+        return text_format.Parse(_text(path), message)
     except text_format.ParseError as error:
-        reason = str(error).partition(" : ")[2] or error
-        raise _UnparsableError(reason, f"{error.GetLine()}:{error.GetColumn()}") from None
+        cause = str(str(error).partition(" : ")[2] or error)
+        raise TextError(path, error.GetLine() or 0, error.GetColumn() or 0, cause) from None

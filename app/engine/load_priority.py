@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
-
-# The lowest there is. A load still gets a fifteenth part of a processor that one request thread keeps busy.
-_NICENESS = 19
 
 
 class LoadPriority:
     """Lowers the priority of threads that load, once there are requests to yield to. Safe for any thread."""
 
-    def __init__(self) -> None:
-        """There are no requests yet."""
+    def __init__(self, *, enabled: bool = True) -> None:
+        """There are no requests yet.
+
+        Args:
+            enabled: False lets loads compete with requests.
+        """
+        self._enabled = enabled
         self._requests = False
         self._has_loaded = False
 
@@ -27,11 +28,12 @@ class LoadPriority:
         self._has_loaded = True
 
     def yield_to_requests(self) -> None:
-        """Lower the priority of the calling thread, for good, if it should yield.
+        """Let the calling thread run only where others leave a processor idle, if it should yield; for good.
 
-        For work that leaves the GIL alone. A thread that holds it and does not get the processor would keep
-        every request waiting.
+        Linux's idle class: whatever else wakes up takes the processor at once, which it does not from a thread
+        that is merely nice. For work that leaves the GIL alone. A thread that holds it and does not get the
+        processor would keep every request waiting.
         """
-        if self._requests and self._has_loaded:
+        if self._enabled and self._requests and self._has_loaded:
             with contextlib.suppress(OSError):  # a sandbox may forbid it
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+                os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))

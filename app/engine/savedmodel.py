@@ -6,23 +6,21 @@ TensorFlow's session runtime loads TF1 and TF2 exports alike, as the C++ TensorF
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
-from google.protobuf import text_format
-from google.protobuf.message import DecodeError
 from tensorflow.core.framework import graph_pb2
-from tensorflow.core.protobuf import config_pb2, saved_model_pb2
+from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.saved_model import loader_impl
 
+from app.engine import savedmodel_file
 from app.engine.optimise import Optimisation, optimise
 from app.engine.placement import place
 from app.engine.session_model import SessionModel
 from app.engine.status import tensorflow_errors
-from app.errors import Code, ServingError, cannot_read, not_found
+from app.errors import Code, ServingError
 from app.telemetry.metrics import Registry
 from app.telemetry.serving_metrics import TensorFlowMetrics, micros
 
@@ -61,7 +59,13 @@ def load(
     metrics = metrics or TensorFlowMetrics.make(Registry())
     try:
         model, graph_bytes, seconds = _load(
-            path, tags, config, metrics, device, before_restore, in_callers_thread=in_callers_thread
+            path,
+            tags,
+            config,
+            metrics,
+            device,
+            in_callers_thread=in_callers_thread,
+            before_restore=before_restore,
         )
         if optimisation is not None and not device:  # a replica's graph stays as it was placed
             model = optimise(model, config, graph_bytes, optimisation, seconds)
@@ -78,14 +82,14 @@ def _load(
     config: Any,
     metrics: TensorFlowMetrics,
     device: str,
-    before_restore: Callable[[], None],
     *,
     in_callers_thread: bool,
+    before_restore: Callable[[], None],
 ) -> tuple[SessionModel, int, float]:
     """The model, the bytes of its graph and the seconds it took."""
     start = time.perf_counter_ns()
     logger.info("Reading SavedModel from: %s", path)
-    meta_graph = _meta_graph(_parse(path), tags)
+    meta_graph = savedmodel_file.meta_graph(savedmodel_file.read(path), tags)
     logger.info("Reading meta graph with tags { %s }", " ".join(tags))
     graph = tf.Graph()
     if in_callers_thread:
@@ -155,54 +159,3 @@ def _take_functions(graph_def: Any) -> list[Any]:
         alone[-1].library.function.append(function)
     graph_def.library.ClearField("function")
     return alone
-
-
-def _parse(path: str) -> Any:
-    """The SavedModel proto of `path`, read here so that every failure names its file and cause."""
-    for name, read in (("saved_model.pb", _binary), ("saved_model.pbtxt", _text)):
-        file = os.path.join(path, name)
-        try:
-            with open(file, "rb") as stream:
-                content = stream.read()
-        except FileNotFoundError:
-            continue
-        except NotADirectoryError:
-            raise ServingError(Code.FAILED_PRECONDITION, f"{path}; Not a directory") from None
-        except OSError as error:
-            raise cannot_read(file, error.strerror) from None
-        try:
-            saved_model = read(content)
-            if not saved_model.meta_graphs:  # also what many kinds of damage, and an empty file, parse as
-                raise DecodeError("it holds no meta graph")
-        except (DecodeError, text_format.ParseError, UnicodeDecodeError) as error:
-            raise ServingError(
-                Code.DATA_LOSS,
-                f"Can't parse {file} ({len(content)} bytes): {error}. The file is damaged or incomplete; "
-                f"export or copy the model again.",
-            ) from None
-        return saved_model
-    if os.path.exists(path) and not os.access(path, os.R_OK | os.X_OK):
-        raise cannot_read(path, "Permission denied")
-    raise not_found(
-        "Specified file path does not appear to contain a SavedModel bundle "
-        f"(should have a file called `saved_model.pb`)\nSpecified file path: {path}"
-    )
-
-
-def _binary(content: bytes) -> Any:
-    return saved_model_pb2.SavedModel.FromString(content)
-
-
-def _text(content: bytes) -> Any:
-    return text_format.Parse(content, saved_model_pb2.SavedModel())
-
-
-def _meta_graph(saved_model: Any, tags: Sequence[str]) -> Any:
-    for meta_graph in saved_model.meta_graphs:
-        if set(meta_graph.meta_info_def.tags) == set(tags):
-            return meta_graph
-    wanted = " ".join(sorted(tags))
-    raise not_found(
-        f"Could not find meta graph def matching supplied tags: {{ {wanted} }}. To inspect available "
-        "tag-sets in the SavedModel, please use the SavedModel CLI: `saved_model_cli`"
-    )

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tensorflow_serving.config import model_server_config_pb2
 
-from app.config.text_proto import read
+from app.config.text_proto import TextError, read
 from app.errors import ServingError
 
 GOOD = """# comment
@@ -56,3 +56,12 @@ def test_what_does_not_parse_is_named_with_line_and_column(
     assert "Error parsing text-format tensorflow.serving.ModelServerConfig" in message
     assert place in message
     assert str(file) in message
+
+
+def test_an_error_knows_where_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "config"
+    file.write_text("model_config_list {\n  nonsense: 1\n}")
+    with pytest.raises(TextError) as caught:
+        read(str(file), model_server_config_pb2.ModelServerConfig())
+    assert (caught.value.path, caught.value.line, caught.value.column) == (str(file), 2, 3)
+    assert "nonsense" in caught.value.cause

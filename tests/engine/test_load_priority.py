@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -9,27 +8,27 @@ import pytest
 from app.engine.load_priority import LoadPriority
 
 
-def niceness_after_yielding(priority: LoadPriority) -> int:
-    """Of a new thread."""
-
-    def niceness() -> int:
-        priority.yield_to_requests()
-        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(niceness).result()
-
-
 @pytest.mark.parametrize(
-    ("requests", "loaded", "yields"),
-    [(True, True, True), (True, False, False), (False, True, False)],
+    ("enabled", "requests", "loaded", "yields"),
+    [
+        (True, True, True, True),
+        (True, True, False, False),
+        (True, False, True, False),
+        (False, True, True, False),
+    ],
 )
-def test_who_yields(requests: bool, loaded: bool, yields: bool) -> None:
-    priority = LoadPriority()
+def test_who_yields(enabled: bool, requests: bool, loaded: bool, yields: bool) -> None:
+    priority = LoadPriority(enabled=enabled)
     if requests:
         priority.requests_begin()
     if loaded:
         priority.loaded()
-    usual = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-    assert (niceness_after_yielding(priority) > usual) == yields
-    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == usual
+    usual = os.sched_getscheduler(0)
+
+    def scheduler_of_a_load() -> int:
+        priority.yield_to_requests()
+        return os.sched_getscheduler(0)
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(scheduler_of_a_load).result() == (os.SCHED_IDLE if yields else usual)
+    assert os.sched_getscheduler(0) == usual

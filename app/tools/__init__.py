@@ -1,0 +1,1 @@
+"""The `ferry` command: what goes on before and beside serving."""
