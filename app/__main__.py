@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -58,16 +59,15 @@ def _serve(options: Options) -> int:
     from app.telemetry import logs
 
     check(options)
-    logs.configure()
+    logs.configure(options.log_format)
     # The runtime logs every failed request as a warning unless told otherwise; clients get the text.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sockets = []
     reserved_grpc = ports.reserve_grpc(options.port) if options.port else None
     if options.rest_api_port and options.rest_api_port == options.port:
-        print(
+        logging.getLogger(__name__).error(
             "server_options.http_port cannot be same as grpc_port. Please use a different port for "
-            "HTTP/REST API. Skipped exporting HTTP/REST API.",
-            file=sys.stderr,
+            "HTTP/REST API. Skipped exporting HTTP/REST API."
         )
     elif options.rest_api_port:
         sockets.append(ports.reserve_rest(options.rest_api_port))

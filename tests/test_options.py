@@ -66,6 +66,7 @@ OWN = [
     *("adaptive_batching", "batching_latency_target_in_ms", "gpu_replicas", "allow_no_gpu"),
     *("enable_model_optimization", "model_optimization_load_factor"),
     *("enable_grpc_reflection", "metrics_path", "grpc_transport"),
+    *("log_format", "access_log", "request_log_max_file_mb", "request_log_max_files", "enable_tracing"),
 ]
 
 

@@ -209,7 +209,7 @@ class Manager(Generic[S]):
         if isinstance(action, Load):
             self._publish(version, State.LOADING)
             return self._begin_load(version)
-        logger.info("Quiescing servable version %s", version.id)
+        logger.info("Quiescing servable version %s", version.id, extra=version.fields)
         self._publish(version, State.UNLOADING)
         self._update_newest(version.model)
         return self._advance(version)
@@ -240,12 +240,12 @@ class Manager(Generic[S]):
         if niceness:
             with contextlib.suppress(OSError):  # a sandbox may forbid it
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
-        logger.info("Loading servable version %s", version.id)
+        logger.info("Loading servable version %s", version.id, extra=version.fields)
         try:
             servable = self._load_servable(version.model, version.number, version.path)
         except Exception as error:  # whatever a model does, the server goes on
             if not isinstance(error, ServingError):
-                logger.error("A load ended in an unexpected error", exc_info=error)
+                logger.error("A load ended in an unexpected error", exc_info=error, extra=version.fields)
             # Not the one that was raised: the board keeps it, and its traceback all that the load had made.
             self._load_failed(version, without_traceback(error))
         else:
@@ -264,9 +264,9 @@ class Manager(Generic[S]):
                 self._publish(version, State.AVAILABLE)
                 self._update_newest(version.model)
         if version.servable is servable:
-            logger.info("Successfully loaded servable version %s", version.id)
+            logger.info("Successfully loaded servable version %s", version.id, extra=version.fields)
             return
-        logger.info("Unloading just-loaded servable version %s", version.id)
+        logger.info("Unloading just-loaded servable version %s", version.id, extra=version.fields)
         close(servable)
         with self._changed:
             again = version.path if version.aspired else None
@@ -280,11 +280,14 @@ class Manager(Generic[S]):
                 if final
                 else (f" It is tried again up to {self._max_retries} times, every {self._retry_seconds:g} s.")
             )
-            logger.error("Loading servable: %s failed: %s%s", version.id, error, then)
+            logger.error("Loading servable: %s failed: %s%s", version.id, error, then, extra=version.fields)
         version.last_error = str(error)
         if final and self._max_retries:  # said first: the end of the only version ends a start
             logger.error(
-                "Servable %s cannot be loaded: given up after %d attempts.", version.id, version.attempts
+                "Servable %s cannot be loaded: given up after %d attempts.",
+                version.id,
+                version.attempts,
+                extra=version.fields,
             )
         with self._changed:
             version.retry_at = time.monotonic() + self._retry_seconds
@@ -297,7 +300,7 @@ class Manager(Generic[S]):
         error = ServingError(Code.CANCELLED, _CANCELLED) if tried else None
         self._publish(version, State.END, error)
         if tried:
-            logger.info("Retrying of Loading servable: %s was cancelled.", version.id)
+            logger.info("Retrying of Loading servable: %s was cancelled.", version.id, extra=version.fields)
 
     def _forget(self, version: Version[S]) -> None:
         """Drop a version that ended and was left out: the board remembers it, and it may come back."""
@@ -312,7 +315,7 @@ class Manager(Generic[S]):
     def _unload(self, version: Version[S]) -> None:
         assert version.servable is not None
         close(version.servable)
-        logger.info("Done unloading servable version %s", version.id)
+        logger.info("Done unloading servable version %s", version.id, extra=version.fields)
         with self._changed:
             version.servable = None
             version.busy = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import functools
 import logging
 import threading
 import time
@@ -19,7 +20,18 @@ from app.errors import Code, ServingError
 from app.options import Options
 from app.rpc.channel_arguments import channel_arguments
 from app.rpc.grpcio_streams import answers_of
-from app.rpc.methods import Call, DialogueMethod, Method, PushMethod, StreamMethod, Table, wire_message
+from app.rpc.methods import (
+    Call,
+    DialogueMethod,
+    Method,
+    PushMethod,
+    StreamMethod,
+    Table,
+    is_seen,
+    wire_message,
+)
+from app.telemetry.observation import Observation
+from app.telemetry.observer import Observer
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +48,10 @@ _STATUS_CODES = {status.value[0]: status for status in grpc.StatusCode}
 class GrpcServer:
     """Listens from `start` to `stop`."""
 
-    def __init__(self, methods: Table, options: Options) -> None:
-        """Prepare a server; nothing is bound yet."""
+    def __init__(self, methods: Table, options: Options, observer: Observer | None = None) -> None:
+        """Prepare a server whose unary calls `observer` sees; nothing is bound yet."""
         self._options = options
-        self._handler = _TableHandler(methods)
+        self._handler = _TableHandler(methods, observer or Observer())
         self._server = grpc.server(
             futures.ThreadPoolExecutor(options.grpc_max_threads, thread_name_prefix="ferry-grpc"),
             handlers=[self._handler],
@@ -92,7 +104,8 @@ class GrpcServer:
 class _TableHandler(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in its stubs only
     """Looks calls up in the table; what is not there is UNIMPLEMENTED, without a text."""
 
-    def __init__(self, methods: Table) -> None:
+    def __init__(self, methods: Table, observer: Observer) -> None:
+        self._observer = observer
         self._dialogues: set[Any] = set()  # the contexts of those that are open
         quick = futures.ThreadPoolExecutor(1, thread_name_prefix="ferry-grpc-quick")
         talking = futures.ThreadPoolExecutor(_DIALOGUE_THREADS, thread_name_prefix="ferry-grpc-talk")
@@ -126,11 +139,44 @@ class _TableHandler(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
         self._unknown = grpc.unary_unary_rpc_method_handler(_unimplemented)
 
     def service(self, handler_call_details: Any) -> Any:
-        return self._handlers.get(handler_call_details.method, self._unknown)
+        handler = self._handlers.get(handler_call_details.method, self._unknown)
+        if self._observer.active and handler.unary_unary is not None and is_seen(handler_call_details.method):
+            return self._observed(handler.unary_unary, handler_call_details)
+        return handler
+
+    def _observed(self, behaviour: Any, details: Any) -> Any:
+        """`behaviour` for one call, whose headers have just come."""
+        headers = dict(details.invocation_metadata)
+        seen = self._observer.begin(
+            "GRPC",
+            "POST",
+            details.method,
+            traceparent=headers.get("traceparent", ""),
+            tracestate=headers.get("tracestate", ""),
+        )
+        call = functools.partial(_observed, self._observer, seen, behaviour)
+        if (threads := getattr(behaviour, "experimental_thread_pool", None)) is not None:
+            call.experimental_thread_pool = threads  # type: ignore[attr-defined] # as grpcio wants it
+        return grpc.unary_unary_rpc_method_handler(call)
 
     def end_dialogues(self) -> None:
         for context in list(self._dialogues):
             context.cancel()
+
+
+def _observed(observer: Observer, seen: Observation, behaviour: Any, data: bytes, context: Any) -> Any:
+    seen.peer = context.peer()
+    seen.request_bytes = len(data)
+    answer = None
+    try:
+        with seen:
+            answer = behaviour(data, context)
+        seen.exchanged(data, answer)
+        return answer
+    finally:
+        status = context.code()
+        seen.answered(Code.OK if status is None else Code(status.value[0]))
+        observer.end(seen, len(answer or b""))
 
 
 def _unimplemented(request: bytes, context: Any) -> None:

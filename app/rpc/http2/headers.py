@@ -50,6 +50,8 @@ class RequestHead:
         http_status: what a request that is not gRPC is answered with; 200 for one that is.
         size: of the decoded list, as RFC 9113 counts it.
         well_formed: whether it is a request of HTTP at all.
+        traceparent: the header of that name; empty if there is none.
+        tracestate: likewise.
     """
 
     path: str
@@ -59,6 +61,8 @@ class RequestHead:
     http_status: int = 200
     size: int = 0
     well_formed: bool = True
+    traceparent: str = ""
+    tracestate: str = ""
 
 
 class HeaderReader:
@@ -156,6 +160,8 @@ def read_head(fields: Iterable[tuple[bytes, bytes]]) -> RequestHead:
         http_status=_http_status(found),
         size=size,
         well_formed=not malformed,
+        traceparent=found.get(b"traceparent", b"").decode("latin-1"),
+        tracestate=found.get(b"tracestate", b"").decode("latin-1"),
     )
 
 

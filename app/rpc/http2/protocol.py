@@ -59,6 +59,7 @@ class Http2Protocol(asyncio.Protocol):
             self._transport.abort()
             return
         self._transport.set_write_buffer_limits(high=_HIGH_WATER)
+        self.calls.peer = _address(transport.get_extra_info("peername"))
         self._connections.add(self)
         self.flush()
 
@@ -144,3 +145,11 @@ class Http2Protocol(asyncio.Protocol):
         """Close now, whatever is under way."""
         self.connection.abort()
         self._transport.abort()
+
+
+def _address(peer: Any) -> str:
+    """`host:port`; `unix` for what is no pair of them."""
+    if not isinstance(peer, tuple):
+        return "unix"
+    host, port = peer[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

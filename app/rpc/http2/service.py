@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -18,6 +18,8 @@ from app.rpc.http2.limits import Limits
 from app.rpc.http2.messages import Message, decompressed
 from app.rpc.methods import Call, Method, StreamMethod
 from app.rpc.placement import Placement
+from app.telemetry.observation import Observation
+from app.telemetry.observer import Observer
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +35,7 @@ class Service:
         threads: where calls run that do not run on the loop.
         thread_count: how many those are.
         loop: on which everything else happens.
+        observer: sees the unary calls.
     """
 
     table: Mapping[str, Method | StreamMethod]
@@ -41,6 +44,7 @@ class Service:
     threads: ThreadPoolExecutor
     thread_count: int
     loop: asyncio.AbstractEventLoop
+    observer: Observer = field(default_factory=Observer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,15 @@ class Outcome:
     cpu_seconds: float
 
 
-def run_timed(head: RequestHead, method: Method, message: Message, limit: int, call: Call) -> Outcome:
+def run_timed(
+    head: RequestHead,
+    method: Method,
+    message: Message,
+    limit: int,
+    call: Call,
+    *,
+    seen: Observation | None = None,
+) -> Outcome:
     """Decode, handle, encode; whatever happens is an answer.
 
     Args:
@@ -67,6 +79,7 @@ def run_timed(head: RequestHead, method: Method, message: Message, limit: int, c
         message: of the request, perhaps compressed.
         limit: of a message's size once it is not, in bytes; negative: none.
         call: what the method is told of it.
+        seen: the call, if somebody wants to see it.
     """
     start, cpu_start = time.perf_counter(), time.thread_time()
     body, compressed = message
@@ -74,7 +87,13 @@ def run_timed(head: RequestHead, method: Method, message: Message, limit: int, c
     method.traffic.begin()
     try:
         body = decompressed(body, head.encoding, limit) if compressed else body
-        answer = method.handle(decode(method.request, body), call).SerializeToString()
+        if seen is None:
+            answer = method.handle(decode(method.request, body), call).SerializeToString()
+        else:
+            with seen:
+                response: bytes = method.handle(decode(method.request, body), call).SerializeToString()
+            seen.exchanged(body, response)
+            answer = response
     except ServingError as error:
         answer = error
     except Exception as error:

@@ -27,6 +27,7 @@ from app.rpc.http2.protocol import Http2Protocol
 from app.rpc.http2.service import Service
 from app.rpc.methods import Table
 from app.rpc.placement import Placement
+from app.telemetry.observer import Observer
 
 logger = logging.getLogger(__name__)
 
@@ -39,18 +40,27 @@ T = TypeVar("T")
 class Http2Server:
     """Listens from `start` to `stop`."""
 
-    def __init__(self, table: Table, options: Options, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        table: Table,
+        options: Options,
+        observer: Observer | None = None,
+        *,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         """Prepare a server; nothing is bound yet.
 
         Args:
             table: the methods.
             options: of the server.
+            observer: sees the unary calls.
             tls: for encrypted connections on the port; `h2` must be among its ALPN protocols. Whether
                 clients need a certificate is its matter too.
         """
         self._stopping = asyncio.Event()
         self._table = adapted(table, self._stopping)
         self._options = options
+        self._observer = observer or Observer()
         self._tls = tls
         self._limits = limits_of(channel_arguments(options.grpc_channel_arguments))
         self._connections: set[Http2Protocol] = set()
@@ -85,7 +95,7 @@ class Http2Server:
 
     async def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
         count = self._options.grpc_max_threads
-        service = Service(self._table, self._limits, Placement(), self._threads, count, loop)
+        service = Service(self._table, self._limits, Placement(), self._threads, count, loop, self._observer)
         make = partial(Http2Protocol, service, self._connections)
         port, path = self._options.port, self._options.grpc_socket_path
         sockets = []
