@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -57,25 +58,26 @@ def _serve(options: Options) -> int:
     from app.rest import ports
     from app.rest.supervisor import supervise
     from app.telemetry import logs
+    from app.telemetry.native_output import as_events
 
     check(options)
-    logs.configure(options.log_format)
     # The runtime logs every failed request as a warning unless told otherwise; clients get the text.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sockets = []
-    reserved_grpc = ports.reserve_grpc(options.port) if options.port else None
-    if options.rest_api_port and options.rest_api_port == options.port:
-        logging.getLogger(__name__).error(
-            "server_options.http_port cannot be same as grpc_port. Please use a different port for "
-            "HTTP/REST API. Skipped exporting HTTP/REST API."
-        )
-    elif options.rest_api_port:
-        sockets.append(ports.reserve_rest(options.rest_api_port))
-    try:
-        return supervise(options, sockets, _make_server)
-    finally:
+    with contextlib.ExitStack() as until_the_end:
+        stream = until_the_end.enter_context(as_events()) if options.log_format == "json" else None
+        logs.configure(options.log_format, stream)
+        reserved_grpc = ports.reserve_grpc(options.port) if options.port else None
         if reserved_grpc is not None:
-            reserved_grpc.close()
+            until_the_end.callback(reserved_grpc.close)
+        if options.rest_api_port and options.rest_api_port == options.port:
+            logging.getLogger(__name__).error(
+                "server_options.http_port cannot be same as grpc_port. Please use a different port for "
+                "HTTP/REST API. Skipped exporting HTTP/REST API."
+            )
+        elif options.rest_api_port:
+            sockets.append(ports.reserve_rest(options.rest_api_port))
+        return supervise(options, sockets, _make_server)
 
 
 def _make_server(options: Options) -> Serving:

@@ -17,7 +17,7 @@ from app.errors import Code, ServingError
 from app.options import Options
 from app.rest.pages import Page
 from app.rest.service import Reply, RestService, error_reply
-from app.telemetry.observation import Observation
+from app.telemetry.observation import Observation, peer_of
 from app.telemetry.observer import Observer
 
 _JSON = "application/json"
@@ -114,7 +114,7 @@ class _Sink:
             "REST",
             req.method,
             target,
-            peer=_address(req.scope.get("client")),
+            peer=peer_of(req.scope.get("client")),
             traceparent=req.get_header("traceparent", default=""),
             tracestate=req.get_header("tracestate", default=""),
         )
@@ -209,14 +209,6 @@ async def _answer_page(
 
 def _preflight_reply(allowed: bool) -> Reply:
     return Reply(200, b"") if allowed else Reply(400, b"", Code.INVALID_ARGUMENT)
-
-
-def _address(client: Any) -> str:
-    """`host:port`; IPv6 in brackets, as everywhere."""
-    if not client:
-        return ""
-    host, port = client[0], client[1]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _target(req: falcon.asgi.Request) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 import orjson
 
@@ -87,15 +87,16 @@ class JsonFormatter(logging.Formatter):
             return orjson.dumps(safe).decode()
 
 
-def configure(form: str = "text") -> None:
+def configure(form: str = "text", stream: TextIO | None = None) -> None:
     """Send the log of the whole process to stderr; libraries speak from warnings on.
 
     Warnings of Python and errors that end a thread or the process go there too.
 
     Args:
         form: one of options.LOG_FORMATS.
+        stream: written to instead of stderr.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else TensorFlowFormatter())
     root = logging.getLogger()
     root.handlers = [handler]

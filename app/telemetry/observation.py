@@ -192,6 +192,14 @@ def note_queue(began: float, ended: float) -> None:
         seen.queued = int(began * 1e9), int(ended * 1e9)
 
 
+def peer_of(address: object) -> str:
+    """`host:port` of a socket's address, IPv6 in brackets; `unix` for one that is no pair of them."""
+    if not isinstance(address, tuple | list) or len(address) < 2:
+        return "unix"
+    host, port = str(address[0]).removeprefix("::ffff:"), address[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def trace_id_of(traceparent: str) -> str:
     """The trace that the W3C header names; empty for one that is not well-formed."""
     match = _TRACEPARENT.fullmatch(traceparent)

@@ -82,8 +82,8 @@ def test_the_deprecated_model_type_is_a_platform() -> None:
         ),
         (
             (f"{A} logging_config {{}}",),
-            "The filename_prefix of model a's logging_config is ``; it must be an absolute path of this machine "
-            "with the beginning of a file name, such as /logs/requests.",
+            "The filename_prefix of model a's logging_config is ``; it must be an absolute path of this "
+            "machine with the beginning of a file name, such as /logs/requests.",
         ),
     ],
 )

@@ -13,6 +13,7 @@ from app.rpc.http2.calls import GrpcCalls
 from app.rpc.http2.clocks import Clocks
 from app.rpc.http2.connection import Connection
 from app.rpc.http2.service import Service
+from app.telemetry.observation import peer_of
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ class Http2Protocol(asyncio.Protocol):
             self._transport.abort()
             return
         self._transport.set_write_buffer_limits(high=_HIGH_WATER)
-        self.calls.peer = _address(transport.get_extra_info("peername"))
+        self.calls.peer = peer_of(transport.get_extra_info("peername"))
         self._connections.add(self)
         self.flush()
 
@@ -145,11 +146,3 @@ class Http2Protocol(asyncio.Protocol):
         """Close now, whatever is under way."""
         self.connection.abort()
         self._transport.abort()
-
-
-def _address(peer: Any) -> str:
-    """`host:port`; `unix` for what is no pair of them."""
-    if not isinstance(peer, tuple):
-        return "unix"
-    host, port = peer[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
