@@ -368,6 +368,8 @@ def test_a_drain_takes_a_time_that_can_be_waited_for(seconds: float) -> None:
 
 
 def test_a_transport_that_does_not_exist_is_refused() -> None:
+    assert "--log_format must be one of text, json; was xml." in str(refusal(log_format="xml"))
+    assert "--access_log must be one of none, errors, all; was some." in str(refusal(access_log="some"))
     message = "--grpc_transport must be one of grpcio, http2; was quic."
     assert str(refusal(grpc_transport="quic")) == f"INVALID_ARGUMENT: {message}"
 
@@ -392,3 +394,14 @@ def test_metrics_paths(path: str) -> None:
 )
 def test_metrics_paths_that_cannot_be(path: str, message: str) -> None:
     assert str(refusal(metrics_path=path)) == f"INVALID_ARGUMENT: {message}"
+
+
+@pytest.mark.parametrize("name", ["request_log_max_file_mb", "request_log_max_files"])
+def test_request_logs_have_room_for_something(name: str) -> None:
+    assert f"--{name} must be at least 1; was 0." in str(refusal(**{name: 0}))
+
+
+def test_tracing_without_its_packages_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    check(Options(model_base_path="/m", enable_tracing=True))
+    monkeypatch.setattr("app.command_line._TRACING_PACKAGES", ("no.such.package",))
+    assert "install ferry-model-server[tracing]" in str(refusal(enable_tracing=True))

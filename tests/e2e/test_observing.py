@@ -249,9 +249,9 @@ def test_failures_have_lines_with_what_is_known(server: ServerProcess, collector
         server.prediction.Predict(request, timeout=30)
     assert access(server, protocol="GRPC", code="INVALID_ARGUMENT")["version"] == 1
     with pytest.raises(grpc.RpcError):
-        server.channel.unary_unary("/x.Y/Z")(b"", timeout=30)
+        server.channel.unary_unary("/x.Y/Z", bytes, bytes)(b"", timeout=30)
     access(server, path="/x.Y/Z", code="UNIMPLEMENTED")
-    span, *_ = collector.family(**{"rpc.service": "x.Y", "rpc.grpc.status_code": 12})
+    span, *_ = collector.family("", **{"rpc.service": "x.Y", "rpc.grpc.status_code": 12})
     assert span.status.code == 2  # ERROR
 
 

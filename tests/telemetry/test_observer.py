@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -17,7 +18,7 @@ from app.telemetry.observer import Observer, from_options
 class Recorders:
     def __init__(self) -> None:
         self.active = False
-        self.when_changed = lambda: None
+        self.when_changed: Callable[[], None] = lambda: None
         self.closed = False
 
     def pick(self, model: str) -> None:
