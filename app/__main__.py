@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -57,28 +59,28 @@ def _serve(options: Options) -> int:
     from app.rest import ports
     from app.rest.supervisor import supervise
     from app.telemetry import logs
+    from app.telemetry.native_output import as_events
 
     check(options)
-    logs.configure()
     # The runtime logs every failed request as a warning unless told otherwise; clients get the text.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sockets = []
-    reserved = [ports.reserve_grpc(options.port)] if options.port else []
-    if options.admin_port:
-        reserved.append(ports.reserve_grpc(options.admin_port, options.admin_host, "admin_port"))
-    if options.rest_api_port and options.rest_api_port == options.port:
-        print(
-            "server_options.http_port cannot be same as grpc_port. Please use a different port for "
-            "HTTP/REST API. Skipped exporting HTTP/REST API.",
-            file=sys.stderr,
-        )
-    elif options.rest_api_port:
-        sockets.append(ports.reserve_rest(options.rest_api_port))
-    try:
+    with contextlib.ExitStack() as until_the_end:
+        stream = until_the_end.enter_context(as_events()) if options.log_format == "json" else None
+        logs.configure(options.log_format, stream)
+        if options.port:
+            until_the_end.callback(ports.reserve_grpc(options.port).close)
+        if options.admin_port:
+            admin = ports.reserve_grpc(options.admin_port, options.admin_host, "admin_port")
+            until_the_end.callback(admin.close)
+        if options.rest_api_port and options.rest_api_port == options.port:
+            logging.getLogger(__name__).error(
+                "server_options.http_port cannot be same as grpc_port. Please use a different port for "
+                "HTTP/REST API. Skipped exporting HTTP/REST API."
+            )
+        elif options.rest_api_port:
+            sockets.append(ports.reserve_rest(options.rest_api_port))
         return supervise(options, sockets, _make_server)
-    finally:
-        for each in reserved:
-            each.close()
 
 
 def _make_server(options: Options) -> Serving:

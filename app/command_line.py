@@ -6,6 +6,7 @@ the usage text and the server starts all the same. Ferry adds `--name value`.
 
 from __future__ import annotations
 
+import importlib.util
 import ipaddress
 import re
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ from typing import Any
 
 from app.config.base_path import check_base_path
 from app.errors import Code, ServingError, invalid_argument
-from app.options import TRANSPORTS, Flag, Options, Support, flags, without_effect
+from app.options import ACCESS_LOGS, LOG_FORMATS, TRANSPORTS, Flag, Options, Support, flags, without_effect
 
 _INT = re.compile(r"\s*[+-]?[0-9]+\Z")
 _FLOAT = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\Z")
@@ -22,6 +23,7 @@ _ORIGIN = re.compile(r"https?://[^\s/,*]+")
 _INT_BITS = {"int32": 31, "int64": 63}
 _LONGEST_DRAIN_SECONDS = 86400
 _MOST_THREADS = (1 << 31) - 1  # what a ConfigProto has room for
+_TRACING_PACKAGES = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 _BOOLS = {"true": True, "false": False, "1": True, "0": False}
 
 
@@ -206,6 +208,8 @@ def _check_ranges(options: Options) -> Iterator[ServingError]:
         "grpc_max_threads": 1,
         "remote_poll_wait_seconds": 1,
         "gpu_replicas": 0,
+        "request_log_max_file_mb": 1,
+        "request_log_max_files": 1,
     }
     for name, lowest in least.items():
         if getattr(options, name) < lowest:
@@ -224,14 +228,33 @@ def _check_ranges(options: Options) -> Iterator[ServingError]:
             f"--drain_seconds must be between 0 and {_LONGEST_DRAIN_SECONDS}; was {options.drain_seconds:g}."
         )
     yield from _check_metrics_path(options.metrics_path)
+    yield from _check_choices(options)
     yield from _check_grpc(options)
+    if options.enable_tracing and not all(map(_is_installed, _TRACING_PACKAGES)):
+        yield ServingError(
+            Code.FAILED_PRECONDITION,
+            "--enable_tracing needs OpenTelemetry, which is not installed; "
+            "install ferry-model-server[tracing].",
+        )
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:  # a package above it is missing
+        return False
+
+
+def _check_choices(options: Options) -> Iterator[ServingError]:
+    choices = {"grpc_transport": TRANSPORTS, "log_format": LOG_FORMATS, "access_log": ACCESS_LOGS}
+    for name, words in choices.items():
+        if getattr(options, name) not in words:
+            yield invalid_argument(
+                f"--{name} must be one of {', '.join(words)}; was {getattr(options, name)}."
+            )
 
 
 def _check_grpc(options: Options) -> Iterator[ServingError]:
-    if options.grpc_transport not in TRANSPORTS:
-        yield invalid_argument(
-            f"--grpc_transport must be one of {', '.join(TRANSPORTS)}; was {options.grpc_transport}."
-        )
     for item in filter(None, options.grpc_channel_arguments.split(",")):
         if "=" not in item:
             yield invalid_argument(f"--grpc_channel_arguments: `{item}` is not of the form key=value.")

@@ -20,6 +20,7 @@ from app.engine.warmup import warm_up_from_signatures
 from app.errors import Code, ServingError
 from app.lifecycle.model_cache import ModelCache
 from app.options import Options
+from app.telemetry import logs
 from app.telemetry.serving_metrics import ServingMetrics
 
 logger = logging.getLogger(__name__)
@@ -84,7 +85,8 @@ class Loader:
         """
         start, code = time.monotonic(), Code.INTERNAL
         try:
-            model = self._fetch_and_load(name, version, path)
+            with logs.about(model=name, version=version):
+                model = self._fetch_and_load(name, version, path)
             code = Code.OK
             self._priority.loaded()
         except ServingError as error:

@@ -60,6 +60,8 @@ def _flag(
 
 _TUNING = "a tuning switch of the reference's implementation; it has no counterpart here"
 TRANSPORTS = ("grpcio", "http2")
+LOG_FORMATS = ("text", "json")
+ACCESS_LOGS = ("none", "errors", "all")
 _XLA = "TensorFlow switches it for the whole process; it was not tried here"
 
 
@@ -292,6 +294,23 @@ class Options:
     )
     loads_yield_to_requests: bool = _flag(
         "bool", True, "Ferry: versions load on what requests leave of the CPUs; false lets them compete."
+    )
+    log_format: str = _flag(
+        "string", "text", "Ferry: lines of the log: text, as TensorFlow's, or json, an object each."
+    )
+    access_log: str = _flag(
+        "string",
+        "none",
+        "Ferry: a line in the log for each request (all), each that failed (errors), or none.",
+    )
+    request_log_max_file_mb: int = _flag(
+        "int32", 100, "Ferry: size of a request log file, in MB, at which the next one is begun."
+    )
+    request_log_max_files: int = _flag(
+        "int32", 10, "Ferry: files of a request log that are kept, of each filename_prefix."
+    )
+    enable_tracing: bool = _flag(
+        "bool", False, "Ferry: OpenTelemetry spans, sent by OTLP to where OTEL_EXPORTER_OTLP_ENDPOINT says."
     )
 
 

@@ -37,6 +37,7 @@ from app.lifecycle.states import StateBoard
 from app.lifecycle.store import Stores
 from app.loader import Loader
 from app.options import Options, without_effect
+from app.recording.recorders import RequestLogs
 from app.rest.application import make_application
 from app.rest.pages import Content, Page, probes
 from app.rest.service import RestService
@@ -44,13 +45,15 @@ from app.rpc.methods import method_table
 from app.rpc.profiler import Profiler
 from app.rpc.servers import GrpcServers
 from app.security.security import Security
-from app.telemetry import prometheus
+from app.telemetry import observer, prometheus
 from app.telemetry.exposition import MetricsPage
 from app.telemetry.gpu_memory import add_gpu_memory
 from app.telemetry.serving_metrics import ServingMetrics
 
 # TensorFlow Serving's figure.
 _INITIAL_LOADS_PER_CPU = 4
+# For the last lines, records and spans; within what the parent allows for closing.
+_OBSERVER_SECONDS = 1.0
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +75,8 @@ class Server:
         """
         self._options = options
         self._metrics = ServingMetrics.make()
+        request_logs = RequestLogs(options, self._metrics.request_log_count)
+        self._observer = observer.from_options(options, request_logs)
         self._board = StateBoard()
         self._stores = Stores()
         self._cache = ModelCache(self._stores, options.model_cache_dir)
@@ -100,18 +105,26 @@ class Server:
             self._board,
             self._manager.labels,
             allow_labels_for_unavailable=options.allow_version_labels_for_unavailable_models,
+            request_logs=request_logs,
         )
         self._config_poller: ConfigPoller | None = None
         self._readiness = Readiness(self._models.models, self._board)
         self._profiler = Profiler()
         self._security = Security(options)
         api = method_table(self._manager, self._board, options, self._models.apply, self._metrics)
-        self._grpc = GrpcServers(api, self._profiler, self._readiness, options, self._security)
+        self._grpc = GrpcServers(
+            api, self._profiler, self._readiness, options, self._security, observer=self._observer
+        )
         service = RestService(self._manager, self._board, options, self._metrics, self._models.models)
         self.rest_tls: ssl.SSLContext | None = self._security.rest_context
         self.probes = probes(self._readiness)
         self.rest: falcon.asgi.App[Any, Any] = make_application(
-            service, options, self._pages(), lambda: self._readiness.draining, self._security.guard
+            service,
+            options,
+            self._pages(),
+            lambda: self._readiness.draining,
+            guard=self._security.guard,
+            observer=self._observer,
         )
 
     def _pages(self) -> Mapping[str, Page]:
@@ -142,6 +155,7 @@ class Server:
         )
         add_model_metrics(ferry.registry, self._readiness, self._board)
         add_gpu_memory(ferry.registry)
+        self._observer.add_metrics(ferry.registry)
         page = MetricsPage((self._metrics.registry, ferry.registry))
         return Page(lambda accept: Content(*page.render(accept)), slow=True)
 
@@ -214,6 +228,7 @@ class Server:
         self._manager.stop()
         if self._batcher is not None:
             self._batcher.stop()
+        self._observer.stop(time.monotonic() + _OBSERVER_SECONDS)
         self._cache.close()
         self._stores.close()
 

@@ -408,6 +408,8 @@ def test_a_drain_takes_a_time_that_can_be_waited_for(seconds: float) -> None:
 
 
 def test_a_transport_that_does_not_exist_is_refused() -> None:
+    assert "--log_format must be one of text, json; was xml." in str(refusal(log_format="xml"))
+    assert "--access_log must be one of none, errors, all; was some." in str(refusal(access_log="some"))
     message = "--grpc_transport must be one of grpcio, http2; was quic."
     assert str(refusal(grpc_transport="quic")) == f"INVALID_ARGUMENT: {message}"
 
@@ -440,3 +442,14 @@ def test_all_that_is_wrong_can_be_asked_for() -> None:
     assert [text.split()[0] for text in texts] == ["--port", "--rest_api_port", "--drain_seconds", "Expected"]
     with pytest.raises(ServingError, match="--port"):
         check(options)
+
+
+@pytest.mark.parametrize("name", ["request_log_max_file_mb", "request_log_max_files"])
+def test_request_logs_have_room_for_something(name: str) -> None:
+    assert f"--{name} must be at least 1; was 0." in str(refusal(**{name: 0}))
+
+
+def test_tracing_without_its_packages_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    check(Options(model_base_path="/m", enable_tracing=True))
+    monkeypatch.setattr("app.command_line._TRACING_PACKAGES", ("no.such.package",))
+    assert "install ferry-model-server[tracing]" in str(refusal(enable_tracing=True))

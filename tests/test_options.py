@@ -69,6 +69,7 @@ OWN = [
     *("rest_ssl_config_file", "auth_tokens_file", "admin_port", "admin_host", "enable_reload_config"),
     "cors_allowed_origins",
     "loads_yield_to_requests",
+    *("log_format", "access_log", "request_log_max_file_mb", "request_log_max_files", "enable_tracing"),
 ]
 
 

@@ -110,6 +110,7 @@ def multi_inference(
     *,
     check_method_name: bool = False,
     deadline: float | None = None,
+    observe_run: ObserveRun | None = None,
     observe_examples: Callable[[int], None] | None = None,
 ) -> Any:
     """Answer a MultiInference request: several signatures of one model in one run.
@@ -120,6 +121,7 @@ def multi_inference(
         examples: an `Input`; it feeds every task.
         check_method_name: refuse signatures that were not exported for their task's method.
         deadline: on `time.monotonic`; a run is not begun after it.
+        observe_run: told of a successful run, `MultiInference` and its microseconds.
         observe_examples: told the number of examples after a successful run.
 
     Returns:
@@ -130,7 +132,8 @@ def multi_inference(
             own error.
     """
     planned = _plan(handle.servable, tasks, check_method_name)
-    count, tensors = _run(handle.servable, planned, examples, deadline)
+    observe = None if observe_run is None else partial(observe_run, "MultiInference")
+    count, tensors = _run(handle.servable, planned, examples, deadline, observe)
     if observe_examples is not None:
         observe_examples(count)
     response = inference_pb2.MultiInferenceResponse()

@@ -8,6 +8,7 @@ from typing import Protocol
 from app.engine.model import Model
 from app.lifecycle.labels import Labels
 from app.lifecycle.version import Handle
+from app.telemetry.observation import current
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,13 @@ def resolve(registry: Registry, spec: ModelSpec) -> Handle[Model]:
     Raises:
         ServingError: INVALID_ARGUMENT for an unknown label, NOT_FOUND for what is not available.
     """
+    seen = current.get()
+    if seen is not None:
+        seen.asked_for(spec.name, spec.signature_name)
     version = spec.version
     if spec.label is not None:
         version = registry.labels.version(spec.name, spec.label)
-    return registry.acquire(spec.name, version)
+    handle = registry.acquire(spec.name, version)
+    if seen is not None:
+        seen.served_by(handle.version)
+    return handle

@@ -8,8 +8,9 @@ from typing import Any
 
 from tensorflow_serving.config import model_server_config_pb2
 
-from app.config import text_proto
+from app.config import request_logging, text_proto
 from app.config.base_path import check_base_path
+from app.config.request_logging import RequestLogging
 from app.config.version_policy import VersionPolicy
 from app.errors import Code, ServingError, invalid_argument
 
@@ -27,6 +28,7 @@ class ModelConfig:
         platform: as configured; `check_platform` says whether it can be served.
         policy: which versions.
         labels: version by label.
+        logging: how its requests are recorded; None if they are not.
     """
 
     name: str
@@ -34,6 +36,7 @@ class ModelConfig:
     platform: str = PLATFORM
     policy: VersionPolicy = field(default_factory=VersionPolicy)
     labels: Mapping[str, int] = field(default_factory=dict)
+    logging: RequestLogging | None = None
 
 
 def read_file(path: str) -> Sequence[ModelConfig] | None:
@@ -55,7 +58,7 @@ def from_proto(config_list: Any) -> Sequence[ModelConfig]:
 
     Raises:
         ServingError: INVALID_ARGUMENT with TensorFlow Serving's text for a name that is listed twice,
-            a relative base path, or request logging, which is not there.
+            a relative base path, or request logging that cannot be.
     """
     seen = set()
     for proto in config_list.config:
@@ -64,9 +67,6 @@ def from_proto(config_list: Any) -> Sequence[ModelConfig]:
         seen.add(proto.name)
     for proto in config_list.config:
         check_base_path(proto.name, proto.base_path)
-    for proto in config_list.config:
-        if proto.HasField("logging_config"):
-            raise invalid_argument("No request-logger-creator provided.")
     return [
         ModelConfig(
             name=proto.name,
@@ -74,6 +74,11 @@ def from_proto(config_list: Any) -> Sequence[ModelConfig]:
             platform=_platform(proto),
             policy=_policy(proto.model_version_policy),
             labels=dict(proto.version_labels),
+            logging=(
+                request_logging.from_proto(proto.name, proto.logging_config)
+                if proto.HasField("logging_config")
+                else None
+            ),
         )
         for proto in config_list.config
     ]

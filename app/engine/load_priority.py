@@ -30,9 +30,9 @@ class LoadPriority:
     def yield_to_requests(self) -> None:
         """Let the calling thread run only where others leave a processor idle, if it should yield; for good.
 
-        Linux's idle class: whatever else wakes up takes the processor at once, which it does not from a thread
-        that is merely nice. For work that leaves the GIL alone. A thread that holds it and does not get the
-        processor would keep every request waiting.
+        Linux's idle class: whatever else wakes up takes the processor at once, which it does not from a
+        thread that is merely nice. For work that leaves the GIL alone: who holds it and has to wait for
+        the processor keeps every request waiting.
         """
         if self._enabled and self._requests and self._has_loaded:
             with contextlib.suppress(OSError):  # a sandbox may forbid it

@@ -84,15 +84,15 @@ class Jobs(Generic[S]):
         error = ServingError(Code.CANCELLED, _CANCELLED) if tried else None
         self._table.publish(version, State.END, error)
         if tried:
-            logger.info("Retrying of Loading servable: %s was cancelled.", version.id)
+            logger.info("Retrying of Loading servable: %s was cancelled.", version.id, extra=version.fields)
 
     def _load(self, version: Version[S]) -> None:
-        logger.info("Loading servable version %s", version.id)
+        logger.info("Loading servable version %s", version.id, extra=version.fields)
         try:
             servable = self._load_servable(version.model, version.number, version.path)
         except Exception as error:  # whatever a model does, the server goes on
             if not isinstance(error, ServingError):
-                logger.error("A load ended in an unexpected error", exc_info=error)
+                logger.error("A load ended in an unexpected error", exc_info=error, extra=version.fields)
             # Not the one that was raised: the board keeps it, and its traceback all that the load had made.
             self._load_failed(version, without_traceback(error))
         else:
@@ -110,9 +110,9 @@ class Jobs(Generic[S]):
                 self._table.publish(version, State.AVAILABLE)
                 self._table.update_newest(version.model)
         if version.servable is servable:
-            logger.info("Successfully loaded servable version %s", version.id)
+            logger.info("Successfully loaded servable version %s", version.id, extra=version.fields)
             return
-        logger.info("Unloading just-loaded servable version %s", version.id)
+        logger.info("Unloading just-loaded servable version %s", version.id, extra=version.fields)
         close(servable)
         with self._table.changed:
             again = version.path if version.aspired else None
@@ -126,11 +126,14 @@ class Jobs(Generic[S]):
                 if final
                 else (f" It is tried again up to {self._max_retries} times, every {self._retry_seconds:g} s.")
             )
-            logger.error("Loading servable: %s failed: %s%s", version.id, error, then)
+            logger.error("Loading servable: %s failed: %s%s", version.id, error, then, extra=version.fields)
         version.last_error = str(error)
         if final and self._max_retries:  # said first: the end of the only version ends a start
             logger.error(
-                "Servable %s cannot be loaded: given up after %d attempts.", version.id, version.attempts
+                "Servable %s cannot be loaded: given up after %d attempts.",
+                version.id,
+                version.attempts,
+                extra=version.fields,
             )
         with self._table.changed:
             version.retry_at = time.monotonic() + self._retry_seconds
@@ -140,7 +143,7 @@ class Jobs(Generic[S]):
     def _unload(self, version: Version[S]) -> None:
         assert version.servable is not None
         close(version.servable)
-        logger.info("Done unloading servable version %s", version.id)
+        logger.info("Done unloading servable version %s", version.id, extra=version.fields)
         with self._table.changed:
             version.servable = None
             version.busy = False

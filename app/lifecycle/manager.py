@@ -195,7 +195,7 @@ class Manager(Generic[S]):
         if isinstance(action, Load):
             self._table.publish(version, State.LOADING)
             return self._jobs.begin_load(version)
-        logger.info("Quiescing servable version %s", version.id)
+        logger.info("Quiescing servable version %s", version.id, extra=version.fields)
         self._table.publish(version, State.UNLOADING)
         self._table.update_newest(version.model)
         return self._advance(version)

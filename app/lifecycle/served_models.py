@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 from app.config.base_path import normalised
 from app.config.model_config import ModelConfig, check_platform
+from app.config.request_logging import RequestLogging
 from app.errors import Code, ServingError, invalid_argument
 from app.lifecycle.labels import Labels
 from app.lifecycle.source import SourceModel
@@ -15,6 +17,16 @@ from app.lifecycle.sources import Sources
 from app.lifecycle.states import State, StateBoard, VersionStatus
 
 logger = logging.getLogger(__name__)
+
+
+class RequestLogs(Protocol):
+    """Who records requests."""
+
+    def check(self, wanted: Mapping[str, RequestLogging]) -> None:
+        """Refuse what cannot be recorded, by model; raises ServingError."""
+
+    def apply(self, wanted: Mapping[str, RequestLogging]) -> None:
+        """Record so from now on."""
 
 
 class ServedModels:
@@ -27,6 +39,7 @@ class ServedModels:
         labels: Labels,
         *,
         allow_labels_for_unavailable: bool = False,
+        request_logs: RequestLogs | None = None,
     ) -> None:
         """Begin without models.
 
@@ -36,7 +49,9 @@ class ServedModels:
             labels: replaced with each configuration.
             allow_labels_for_unavailable: a label that does not move may name a version that is not
                 available (yet).
+            request_logs: told whose requests are to be recorded; they are not if None.
         """
+        self._request_logs = request_logs
         self._source = source
         self._board = board
         self._labels = labels
@@ -65,12 +80,17 @@ class ServedModels:
             self._check_labels(wanted.values())
             if wanted == self._models and models:
                 return
+            logged = {name: model.logging for name, model in wanted.items() if model.logging is not None}
+            if self._request_logs is not None:
+                self._request_logs.check(logged)
             new = [name for name in wanted if name not in self._models]
             before = {name: self._board.versions(name) for name in new}
             logger.info("Adding/updating models.")
             for name in wanted:
-                logger.info(" (Re-)adding model: %s", name)
+                logger.info(" (Re-)adding model: %s", name, extra={"model": name})
             self._models = wanted
+            if self._request_logs is not None:
+                self._request_logs.apply(logged)
             self._labels.replace({name: model.labels for name, model in wanted.items()})
             self._source.set_models(
                 {

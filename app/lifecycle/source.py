@@ -208,7 +208,7 @@ class FileSystemSource:
     def _report(self, name: str, problem: str) -> None:
         """Log `problem` of a model if it is not what was logged last."""
         if problem and self._reported.get(name) != problem:
-            logger.warning("%s", problem)
+            logger.warning("%s", problem, extra={"model": name})
         self._reported[name] = problem
 
 

@@ -69,6 +69,11 @@ class Version(Generic[S]):
         """As it stands in log lines and error texts."""
         return f"{{name: {self.model} version: {self.number}}}"
 
+    @property
+    def fields(self) -> dict[str, object]:
+        """What it is, for log lines that have fields."""
+        return {"model": self.model, "version": self.number}
+
 
 class Handle(Generic[S]):
     """A pinned version: it stays loaded until `release`, or until the `with` block ends.

@@ -20,6 +20,8 @@ from app.rest.cors import Cors
 from app.rest.pages import Page
 from app.rest.service import Reply, RestService, error_reply
 from app.security.guard import Guard
+from app.telemetry.observation import Observation, peer_of
+from app.telemetry.observer import Observer
 
 _JSON = "application/json"
 _NOT_FOUND_PAGE = (
@@ -34,7 +36,9 @@ def make_application(
     options: Options,
     pages: Mapping[str, Page] | None = None,
     is_draining: Callable[[], bool] = lambda: False,
+    *,
     guard: Guard | None = None,
+    observer: Observer | None = None,
 ) -> falcon.asgi.App[Any, Any]:
     """A falcon application that answers every path.
 
@@ -47,9 +51,11 @@ def make_application(
         pages: what is answered beside the API, by path.
         is_draining: whether connections are to end with their next answer.
         guard: asked about every request but those for open pages; all are let in if None.
+        observer: sees the requests, but for those of `pages`.
     """
     application = _Application()
-    application.add_sink(_Sink(service, options, pages or {}, is_draining, guard), prefix="/")
+    sink = _Sink(service, options, pages or {}, is_draining, guard=guard, observer=observer or Observer())
+    application.add_sink(sink, prefix="/")
     application.add_error_handler(Exception, _unexpected)
     return application
 
@@ -72,12 +78,15 @@ class _Sink:
         options: Options,
         pages: Mapping[str, Page],
         is_draining: Callable[[], bool],
+        *,
         guard: Guard | None,
+        observer: Observer,
     ) -> None:
         self._service = service
         self._pages = pages
         self._is_draining = is_draining
         self._guard = guard
+        self._observer = observer
         self._cors = Cors(options)
         milliseconds = options.rest_api_timeout_in_ms
         self._timeout = milliseconds / 1000 if milliseconds > 0 else None
@@ -92,11 +101,6 @@ class _Sink:
         **kwargs: Any,  # noqa: ARG002 - falcon calls sinks so
     ) -> None:
         assert resp is not None  # None is for WebSockets, which are not served
-        await self._respond(req, resp)
-        if self._is_draining():
-            resp.set_header("Connection", "close")
-
-    async def _respond(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         target = _target(req)
         path = target.partition("?")[0]
         page = self._pages.get(path)
@@ -104,12 +108,38 @@ class _Sink:
             if not page.open and self._refuse(Group.STATUS, req, resp) is not None:
                 return
             await _answer_page(page, path, target, req, resp)
-            return
+        elif self._observer.active:
+            await self._observed(target, req, resp)
+        else:
+            await self._respond(target, req, resp, None)
+        if self._is_draining():
+            resp.set_header("Connection", "close")
+
+    async def _observed(self, target: str, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        seen = self._observer.begin(
+            "REST",
+            req.method,
+            target,
+            peer=peer_of(req.scope.get("client")),
+            traceparent=req.get_header("traceparent", default=""),
+            tracestate=req.get_header("tracestate", default=""),
+        )
+        seen.answered(Code.CANCELLED, Code.CANCELLED.http_status)  # unless there will be an answer
+        try:
+            await self._respond(target, req, resp, seen)
+        finally:
+            self._observer.end(seen, len(resp.data or b""))
+
+    async def _respond(
+        self, target: str, req: falcon.asgi.Request, resp: falcon.asgi.Response, seen: Observation | None
+    ) -> None:
         if target[:4].lower() != "/v1/":
             resp.status = falcon.HTTP_404
             resp.content_type = "text/html"
             resp.set_header("Connection", "close")
             resp.data = _NOT_FOUND_PAGE
+            if seen is not None:
+                seen.answered(Code.NOT_FOUND, 404)
             return
         if self._cors.enabled:
             resp.set_headers(self._cors.headers(req.get_header("Origin", default="")))
@@ -117,6 +147,8 @@ class _Sink:
             origin = req.get_header("Origin", default="")
             reply = _preflight_reply("http://" in origin or "https://" in origin)
             self._service.count(reply)
+            if seen is not None:
+                seen.answered(reply.code, reply.status)
             resp.status = reply.status
             resp.content_type = "text/html; charset=ISO-8859-1"
             resp.data = reply.body
@@ -131,12 +163,16 @@ class _Sink:
         try:
             body = await req.stream.read()
             received = len(body)
+            if seen is not None:
+                seen.arrived(received)
             zipped = "gzip" in req.get_header("Content-Encoding", default="")
-            reply = await self._answer(req.method, target, body, zipped)
+            reply = await self._answer(req.method, target, body, zipped, seen)
             sent = len(reply.body)
         finally:
             traffic.end(received, sent)
         self._service.count(reply)
+        if seen is not None:
+            seen.answered(reply.code, reply.status)
         resp.status = reply.status
         resp.content_type = _JSON
         resp.data = reply.body
@@ -157,9 +193,13 @@ class _Sink:
             resp.set_header("WWW-Authenticate", "Bearer")
         return reply
 
-    async def _answer(self, method: str, target: str, body: bytes, zipped: bool) -> Reply:
+    async def _answer(
+        self, method: str, target: str, body: bytes, zipped: bool, seen: Observation | None
+    ) -> Reply:
         deadline = None if self._timeout is None else time.monotonic() + self._timeout
         work = functools.partial(self._work, method, target, body, zipped, deadline)
+        if seen is not None:
+            work = functools.partial(seen.within, work)
         running = asyncio.get_running_loop().run_in_executor(self._threads, work)
         try:
             return await asyncio.wait_for(running, self._timeout)

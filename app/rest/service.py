@@ -20,13 +20,15 @@ from app.api.models import ModelSpec, Registry, resolve
 from app.api.predict import find_signature, predict
 from app.config.model_config import ModelConfig
 from app.engine.model import Model
-from app.engine.signature import TensorSpec
+from app.engine.signature import DEFAULT_SIGNATURE, TensorSpec
 from app.errors import Code, ServingError, invalid_argument
 from app.lifecycle.states import StateBoard
 from app.options import Options
+from app.recording.prediction_logs import record_inference, record_predict
 from app.rest import json_decode, json_encode, json_examples, paths
 from app.rest.paths import Action, Route
 from app.telemetry.ferry_metrics import RunClock, Traffic
+from app.telemetry.observation import current
 from app.telemetry.serving_metrics import ServingMetrics, micros
 
 logger = logging.getLogger(__name__)
@@ -157,6 +159,8 @@ class RestService:
 
     def _predict(self, spec: ModelSpec, body: bytes, deadline: float | None, clock: RunClock) -> bytes:
         request = json_decode.read_predict(body)
+        if request.signature_name:
+            spec = replace(spec, signature_name=request.signature_name)
         with resolve(self._registry, spec) as handle:
             wanted = _input_map(handle.servable, request.signature_name)
             inputs, row = json_decode.to_tensors(request, wanted)
@@ -168,6 +172,9 @@ class RestService:
                 deadline=deadline,
                 observe_run=clock,
             )
+            if current.get() is not None:
+                signature = handle.servable.signatures[spec.signature_name or DEFAULT_SIGNATURE]
+                record_predict(spec, handle.version, signature, inputs, outputs, size=len(body))
         return json_encode.encode_predict(outputs, row)
 
     def _infer(
@@ -181,7 +188,7 @@ class RestService:
         request = json_examples.read_examples(body)
         spec = replace(spec, signature_name=request.signature_name)
         with resolve(self._registry, spec) as handle:
-            return method(
+            response = method(
                 handle,
                 spec,
                 request.input,
@@ -189,6 +196,8 @@ class RestService:
                 deadline=deadline,
                 observe_run=clock,
             )
+        record_inference(spec, request.input, response, size=len(body))
+        return response
 
     def _status(self, spec: ModelSpec) -> bytes:
         message = _as_dict(get_model_status(self._board, spec))

@@ -70,6 +70,14 @@ class Worker(UvicornWorker):  # type: ignore[misc] # its package has no types
         "backlog": _BACKLOG,
     }
 
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        """Made by gunicorn's parent."""
+        super().__init__(*arguments, **more)
+        # Its base gives uvicorn's log the handlers of gunicorn's, which has none: it is ours too.
+        error_log = logging.getLogger("uvicorn.error")
+        error_log.handlers = []
+        error_log.propagate = True
+
     async def _serve(self) -> None:
         """Load, serve, drain; each ends early on SIGTERM."""
         stop = asyncio.Event()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import functools
 import logging
 import threading
 import time
@@ -22,8 +23,19 @@ from app.rpc.addresses import authority
 from app.rpc.channel_arguments import channel_arguments
 from app.rpc.grpcio_credentials import credentials
 from app.rpc.grpcio_streams import answers_of
-from app.rpc.methods import Call, DialogueMethod, Method, PushMethod, StreamMethod, Table, wire_message
+from app.rpc.methods import (
+    Call,
+    DialogueMethod,
+    Method,
+    PushMethod,
+    StreamMethod,
+    Table,
+    is_seen,
+    wire_message,
+)
 from app.security.tls import WatchedTls
+from app.telemetry.observation import Observation
+from app.telemetry.observer import Observer
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +56,7 @@ class GrpcServer:
         self,
         methods: Table,
         options: Options,
+        observer: Observer | None = None,
         *,
         tls: WatchedTls | None = None,
         access: Access | None = None,
@@ -54,12 +67,13 @@ class GrpcServer:
         Args:
             methods: the table.
             options: of the server.
+            observer: sees the unary calls.
             tls: for encrypted connections, to the port and the socket.
             access: asked about every call; all are let in if None.
             host: the IP address to listen on.
         """
         self._options = options
-        self._handler = _TableHandler(methods, access)
+        self._handler = _TableHandler(methods, access, observer or Observer())
         self._tls = tls
         self._host = host
         self._server = grpc.server(
@@ -118,8 +132,9 @@ class GrpcServer:
 class _TableHandler(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in its stubs only
     """Looks calls up in the table; what is not there is UNIMPLEMENTED, without a text."""
 
-    def __init__(self, methods: Table, access: Access | None) -> None:
+    def __init__(self, methods: Table, access: Access | None, observer: Observer) -> None:
         self._access = access
+        self._observer = observer
         self._dialogues: set[Any] = set()  # the contexts of those that are open
         quick = self._quick = futures.ThreadPoolExecutor(1, thread_name_prefix="ferry-grpc-quick")
         talking = futures.ThreadPoolExecutor(_DIALOGUE_THREADS, thread_name_prefix="ferry-grpc-talk")
@@ -163,7 +178,24 @@ class _TableHandler(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
             refusal = self._access.refusal(path, *given)
             if refusal is not None:
                 return _refused(refusal, self._quick)
+        if self._observer.active and handler.unary_unary is not None and is_seen(path):
+            return self._observed(handler.unary_unary, handler_call_details)
         return handler
+
+    def _observed(self, behaviour: Any, details: Any) -> Any:
+        """`behaviour` for one call, whose headers have just come."""
+        headers = dict(details.invocation_metadata)
+        seen = self._observer.begin(
+            "GRPC",
+            "POST",
+            details.method,
+            traceparent=headers.get("traceparent", ""),
+            tracestate=headers.get("tracestate", ""),
+        )
+        call = functools.partial(_observed, self._observer, seen, behaviour)
+        if (threads := getattr(behaviour, "experimental_thread_pool", None)) is not None:
+            call.experimental_thread_pool = threads  # type: ignore[attr-defined] # as grpcio wants it
+        return grpc.unary_unary_rpc_method_handler(call)
 
     def end_dialogues(self) -> None:
         for context in list(self._dialogues):
@@ -184,6 +216,21 @@ def _refused(error: ServingError, threads: futures.Executor) -> Any:
     behaviour: Any = refuse
     behaviour.experimental_thread_pool = threads
     return grpc.stream_stream_rpc_method_handler(behaviour)
+
+
+def _observed(observer: Observer, seen: Observation, behaviour: Any, data: bytes, context: Any) -> Any:
+    seen.peer = context.peer()
+    seen.request_bytes = len(data)
+    answer = None
+    try:
+        with seen:
+            answer = behaviour(data, context)
+        seen.exchanged(data, answer)
+        return answer
+    finally:
+        status = context.code()
+        seen.answered(Code.OK if status is None else Code(status.value[0]))
+        observer.end(seen, len(answer or b""))
 
 
 def _unimplemented(request: bytes, context: Any) -> None:

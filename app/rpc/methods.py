@@ -34,10 +34,12 @@ from app.errors import Code, ServingError, invalid_argument
 from app.lifecycle.states import StateBoard
 from app.options import Options
 from app.telemetry.ferry_metrics import RunClock, Traffic
+from app.telemetry.observation import note_run
 from app.telemetry.serving_metrics import ServingMetrics, micros
 
 # TensorFlow Serving cuts error texts on gRPC, so that they fit into the headers of an answer.
 _LONGEST_MESSAGE = 1024
+_HEALTH = "/grpc.health.v1.Health/"
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,11 @@ def services(methods: Mapping[str, object]) -> tuple[str, ...]:
     return tuple(sorted({path.split("/")[1] for path in methods}))
 
 
+def is_seen(path: str) -> bool:
+    """Whether observers see calls of a method: not those of probes, which come all the time."""
+    return not path.startswith(_HEALTH)
+
+
 def wire_message(error: ServingError) -> str:
     """The text of `error` as a gRPC client gets it: cut where TensorFlow Serving cuts."""
     if len(error.message.encode()) <= _LONGEST_MESSAGE:
@@ -289,6 +296,7 @@ def _multi_inference(
             request.input,
             check_method_name=options.enable_signature_method_name_check,
             deadline=call.deadline,
+            observe_run=note_run,
             observe_examples=partial(metrics.observe_examples, spec.name),
         )
 

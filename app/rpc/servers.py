@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 from app.lifecycle.readiness import Readiness
 from app.options import Options
@@ -18,6 +19,7 @@ from app.rpc.methods import AnyMethod, Table, services
 from app.rpc.profiler import Profiler
 from app.security.security import Security
 from app.security.tls import LiveContext
+from app.telemetry.observer import Observer
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +33,14 @@ class GrpcServers:
     """The server on the main port, and the one on the admin port if there is one."""
 
     def __init__(
-        self, api: Table, profiles: Profiler, readiness: Readiness, options: Options, security: Security
+        self,
+        api: Table,
+        profiles: Profiler,
+        readiness: Readiness,
+        options: Options,
+        security: Security,
+        *,
+        observer: Observer | None = None,
     ) -> None:
         """Prepare to serve; nothing is bound yet.
 
@@ -41,17 +50,18 @@ class GrpcServers:
             readiness: for health checks.
             options: of the server.
             security: TLS and tokens, of all ports.
+            observer: sees the unary calls to all ports.
         """
         self._secure = security.grpc_tls is not None
-        self._servers = [
-            _server(_with_tools(main_table(api, profiles, options), readiness, options), options, security)
-        ]
+        make = partial(_server, security=security, observer=observer)
+        table = _with_tools(main_table(api, profiles, options), readiness, options)
+        self._servers = [make(table, options)]
         if options.admin_port:
             table = _with_tools(admin_table(api, profiles, options), readiness, options)
             alone = replace(
                 options, port=options.admin_port, grpc_socket_path="", grpc_max_threads=_ADMIN_THREADS
             )
-            self._servers.append(_server(table, alone, security, host=options.admin_host))
+            self._servers.append(make(table, alone, host=options.admin_host))
 
     def start(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         """Listen on all ports.
@@ -111,12 +121,17 @@ def _with_tools(table: Mapping[str, AnyMethod], readiness: Readiness, options: O
 
 
 def _server(
-    methods: Table, options: Options, security: Security, host: str = "0.0.0.0"
+    methods: Table,
+    options: Options,
+    *,
+    security: Security,
+    observer: Observer | None,
+    host: str = "0.0.0.0",
 ) -> GrpcServer | Http2Server:
     """What `--grpc_transport` names; the command line has checked it."""
     access = None if security.guard is None else Access(security.guard)
     tls = security.grpc_tls
     if options.grpc_transport == "http2":
         context = None if tls is None else LiveContext.of(tls, "h2")
-        return Http2Server(methods, options, tls=context, access=access, host=host)
-    return GrpcServer(methods, options, tls=tls, access=access, host=host)
+        return Http2Server(methods, options, observer, tls=context, access=access, host=host)
+    return GrpcServer(methods, options, observer, tls=tls, access=access, host=host)

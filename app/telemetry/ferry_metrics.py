@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from app.telemetry.metrics import Cells, Distribution, Histogram, Labels, Registry
+from app.telemetry.observation import note_run
 
 STAGES = ("decode", "run", "encode")
 
@@ -81,6 +82,7 @@ class RunClock:
         self._ended = time.perf_counter_ns()
         self._micros = micros
         self._histogram.observe(micros, self._model, api, "TF1")
+        note_run(api, micros)
 
     def stages(self, start: int, end: int) -> tuple[int, ...]:
         """Nanoseconds before, in and after the run, of a request from `start` to `end`; empty without a run.

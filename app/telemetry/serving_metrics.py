@@ -108,6 +108,7 @@ class ServingMetrics:
         registry: holds them all, for exporters.
         request_count: by model and name of the status code.
         request_micros: of successful requests, by model, API and entrypoint.
+        request_log_count: of requests that were to be recorded, by model and name of the status code.
         runtime_micros: of successful runs, by model, API and runtime.
         example_counts: examples of each MultiInference request, by model.
         example_total: their sum, by model.
@@ -121,6 +122,7 @@ class ServingMetrics:
     registry: Registry
     request_count: Counter
     request_micros: Histogram
+    request_log_count: Counter
     runtime_micros: Histogram
     example_counts: Histogram
     example_total: Counter
@@ -136,13 +138,13 @@ class ServingMetrics:
         registry = Registry()
         serving = "/tensorflow/serving/"
         registry.gauge(serving + "mlmd_map", "model_name", "version")
-        registry.counter(serving + "request_log_count", "model_name", "status_code")
         return ServingMetrics(
             registry=registry,
             request_count=registry.counter(serving + "request_count", "model_name", "status"),
             request_micros=registry.histogram(
                 serving + "request_latency", _LATENCY, "model_name", "API", "entrypoint"
             ),
+            request_log_count=registry.counter(serving + "request_log_count", "model_name", "status_code"),
             runtime_micros=registry.histogram(
                 serving + "runtime_latency", _LATENCY, "model_name", "API", "runtime"
             ),

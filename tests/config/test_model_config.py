@@ -80,7 +80,11 @@ def test_the_deprecated_model_type_is_a_platform() -> None:
             ('name: "a" base_path: "/a" model_type: OTHER',),
             "ModelServerConfig::model_type choice 2 not supported.",
         ),
-        ((f"{A} logging_config {{}}",), "No request-logger-creator provided."),
+        (
+            (f"{A} logging_config {{}}",),
+            "The filename_prefix of model a's logging_config is ``; it must be an absolute path of this "
+            "machine with the beginning of a file name, such as /logs/requests.",
+        ),
     ],
 )
 def test_what_is_refused(configs: tuple[str, ...], message: str) -> None:

@@ -15,6 +15,7 @@ from app.engine.batching.queue import Batch, Piece
 from app.engine.dtypes import Array
 from app.engine.model import Model
 from app.errors import Code, ServingError, without_traceback
+from app.telemetry.observation import note_queue
 from app.telemetry.serving_metrics import BatchingMetrics
 
 Outcome = list[Array] | ServingError
@@ -34,9 +35,10 @@ class Task:
         rows: how many.
         deadline: on `time.monotonic`; infinite if there is none.
         created_at: when it came, likewise.
+        taken_at: when its first batch began, likewise; 0 before.
     """
 
-    __slots__ = ("_lead", "_outcomes", "created_at", "deadline", "rows", "values")
+    __slots__ = ("_lead", "_outcomes", "created_at", "deadline", "rows", "taken_at", "values")
 
     def __init__(
         self,
@@ -51,6 +53,7 @@ class Task:
         self.rows = rows
         self.deadline = deadline
         self.created_at = time.monotonic()
+        self.taken_at = 0.0
         self._outcomes: SimpleQueue[tuple[int, int, Outcome] | Batch[Task]] = SimpleQueue()
 
     def answer(self, piece: Piece[Task], outcome: Outcome) -> None:
@@ -81,6 +84,7 @@ class Task:
                 parts.append((start, outcome))
             elif error is None:
                 error = outcome
+        note_queue(self.created_at, self.taken_at)
         if error is not None:
             # A new one: an error that a frame of its own traceback holds would keep the model alive.
             raise ServingError(error.code, error.message)
@@ -171,6 +175,7 @@ class Executor:
         now = time.monotonic()
         for piece in batch.pieces:
             self._metrics.queuing_micros.observe(int((now - piece.task.created_at) * 1e6), "")
+            piece.task.taken_at = piece.task.taken_at or now
         return all(piece.task.deadline <= now for piece in batch.pieces)
 
     def _groups(self, pieces: Sequence[Piece[Task]]) -> list[list[Piece[Task]]]:

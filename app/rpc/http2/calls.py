@@ -23,8 +23,9 @@ from app.rpc.http2.messages import Message, MessageReader, prefixed, too_large, 
 from app.rpc.http2.service import Outcome, Service, run_timed
 from app.rpc.http2.stream_calls import StreamCall
 from app.rpc.http2.streams import Stream
-from app.rpc.methods import Call, Method, StreamMethod, wire_message
+from app.rpc.methods import Call, Method, StreamMethod, is_seen, wire_message
 from app.rpc.placement import kind_of
+from app.telemetry.observation import Observation
 
 # A longer deadline than TensorFlow Serving can express in milliseconds is none.
 _NO_DEADLINE_SECONDS = (2**31 - 1) / 1000
@@ -36,7 +37,7 @@ _EXPIRED = ServingError(Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
 class UnaryCall:
     """One request that waits, runs, or is answered."""
 
-    __slots__ = ("call", "future", "message", "method", "reader", "stream", "timer")
+    __slots__ = ("call", "future", "message", "method", "reader", "seen", "stream", "timer")
 
     def __init__(self, stream: Stream, method: Method, deadline: float | None) -> None:
         """Begin without a message."""
@@ -47,6 +48,7 @@ class UnaryCall:
         self.reader: MessageReader | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.future: Future[None] | None = None
+        self.seen: Observation | None = None
 
     def cancel(self) -> None:
         """Nobody waits any more: no clock need run."""
@@ -55,7 +57,12 @@ class UnaryCall:
 
 
 class GrpcCalls:
-    """The calls of one connection. All of it happens on the loop, but for handlers in threads."""
+    """The calls of one connection. All of it happens on the loop, but for handlers in threads.
+
+    Attributes:
+        held_bytes: requests that are complete and wait for their turn.
+        peer: the client's address.
+    """
 
     def __init__(self, connection: Connection, service: Service, flush: Callable[[], None]) -> None:
         """Answer through `connection`; `flush` sends what is in its outbox."""
@@ -69,6 +76,7 @@ class GrpcCalls:
         self._turn_left = _TURN_SECONDS
         self._streaming: set[StreamCall] = set()
         self.held_bytes = 0
+        self.peer = ""
 
     # --- told by the connection ---
 
@@ -85,13 +93,20 @@ class GrpcCalls:
         method = self._service.table.get(head.path)
         deadline = self._deadline(head)
         if method is None:
-            self._fail(stream, ServingError(Code.UNIMPLEMENTED, ""))
+            self._refuse(stream, head, ServingError(Code.UNIMPLEMENTED, ""))
         elif (refusal := self._refusal(head)) is not None:
-            self._fail(stream, refusal)
+            self._refuse(stream, head, refusal)
         elif isinstance(method, StreamMethod):
             self._begin_streaming(stream, method, deadline)
         else:
-            stream.call = UnaryCall(stream, method, deadline)
+            call = stream.call = UnaryCall(stream, method, deadline)
+            if self._service.observer.active and is_seen(head.path):
+                call.seen = self._begin_seeing(head)
+
+    def _refuse(self, stream: Stream, head: RequestHead, error: ServingError) -> None:
+        if self._service.observer.active:
+            self._ended(self._begin_seeing(head), error.code)
+        self._fail(stream, error)
 
     def _refusal(self, head: RequestHead) -> ServingError | None:
         access = self._service.access
@@ -130,6 +145,8 @@ class GrpcCalls:
             self._fail(stream, _not_one(stream.head.path))
         else:
             call.reader = None
+            if call.seen is not None and call.message is not None:
+                call.seen.arrived(len(call.message[0]))
             self._place(call)
 
     def gone(self, stream: Stream) -> None:
@@ -141,6 +158,7 @@ class GrpcCalls:
         call.cancel()
         if isinstance(call, StreamCall):
             return
+        self._ended(call.seen, Code.CANCELLED)
         if call.future is not None and call.future.cancel():
             self._running -= 1
         for queue in (self._later, self._waiting):
@@ -163,7 +181,7 @@ class GrpcCalls:
             if self._turn_left <= 0:
                 self._hold(self._later, call)
                 return
-            outcome = run_timed(head, call.method, call.message, self._limit, call.call)
+            outcome = run_timed(head, call.method, call.message, self._limit, call.call, seen=call.seen)
             self._turn_left -= outcome.seconds
             self._service.placement.ran(kind, outcome.seconds, outcome.cpu_seconds, inline=True)
             self._answer(call, outcome.answer)
@@ -206,7 +224,7 @@ class GrpcCalls:
 
     def _in_thread(self, call: UnaryCall, message: Message) -> None:
         head = call.stream.head
-        outcome = run_timed(head, call.method, message, self._limit, call.call)
+        outcome = run_timed(head, call.method, message, self._limit, call.call, seen=call.seen)
         self._service.loop.call_soon_threadsafe(self._ran, call, message, outcome)
 
     def _ran(self, call: UnaryCall, message: Message, outcome: Outcome) -> None:
@@ -231,6 +249,7 @@ class GrpcCalls:
             return
         call.cancel()
         stream.call = None
+        self._ended(call.seen, Code.OK, len(answer))
         encoding = encoding_for(stream.head, self._service.limits.compression)
         self._connection.outbox.reply(stream, answer_block(encoding), prefixed(answer, encoding), OK_BLOCK)
 
@@ -239,8 +258,27 @@ class GrpcCalls:
         call, stream.call = stream.call, None
         if call is not None:
             call.cancel()
+            if isinstance(call, UnaryCall):
+                self._ended(call.seen, error.code)
         block = status_block(error.code, wire_message(error), alone=not stream.begun)
         self._connection.outbox.finish(stream, block)
+
+    # --- observers ---
+
+    def _begin_seeing(self, head: RequestHead) -> Observation:
+        return self._service.observer.begin(
+            "GRPC",
+            "POST",
+            head.path,
+            peer=self.peer,
+            traceparent=head.traceparent,
+            tracestate=head.tracestate,
+        )
+
+    def _ended(self, seen: Observation | None, code: Code, size: int = 0) -> None:
+        if seen is not None:
+            seen.answered(code)
+            self._service.observer.end(seen, size)
 
     # --- deadlines ---
 
@@ -257,6 +295,9 @@ class GrpcCalls:
 
     def _expire(self, stream: Stream) -> None:
         if not stream.done:
+            if isinstance(stream.call, UnaryCall) and stream.call.seen is not None:
+                self._ended(stream.call.seen, _EXPIRED.code)
+                stream.call.seen = None
             self.gone(stream)
             self._fail(stream, _EXPIRED)
             self._flush()

@@ -52,6 +52,8 @@ class RequestHead:
         well_formed: whether it is a request of HTTP at all.
         authorization: the header of this name, empty if there is none; never printed.
         api_key: the header `x-api-key`, the same.
+        traceparent: the header of that name; empty if there is none.
+        tracestate: likewise.
     """
 
     path: str
@@ -63,6 +65,8 @@ class RequestHead:
     well_formed: bool = True
     authorization: str = field(default="", repr=False)
     api_key: str = field(default="", repr=False)
+    traceparent: str = ""
+    tracestate: str = ""
 
 
 class HeaderReader:
@@ -162,6 +166,8 @@ def read_head(fields: Iterable[tuple[bytes, bytes]]) -> RequestHead:
         well_formed=not malformed,
         authorization=found.get(b"authorization", b"").decode("latin-1"),
         api_key=found.get(b"x-api-key", b"").decode("latin-1"),
+        traceparent=found.get(b"traceparent", b"").decode("latin-1"),
+        tracestate=found.get(b"tracestate", b"").decode("latin-1"),
     )
 
 

@@ -13,6 +13,7 @@ from app.rpc.http2.calls import GrpcCalls
 from app.rpc.http2.clocks import Clocks
 from app.rpc.http2.connection import Connection
 from app.rpc.http2.service import Service
+from app.telemetry.observation import peer_of
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class Http2Protocol(asyncio.Protocol):
             self._transport.abort()
             return
         self._transport.set_write_buffer_limits(high=_HIGH_WATER)
+        self.calls.peer = peer_of(transport.get_extra_info("peername"))
         self._connections.add(self)
         self.flush()
 

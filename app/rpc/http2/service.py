@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -19,6 +19,8 @@ from app.rpc.http2.limits import Limits
 from app.rpc.http2.messages import Message, decompressed
 from app.rpc.methods import Call, Method, StreamMethod
 from app.rpc.placement import Placement
+from app.telemetry.observation import Observation
+from app.telemetry.observer import Observer
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ class Service:
         thread_count: how many those are.
         loop: on which everything else happens.
         access: asked about every call; all are let in if None.
+        observer: sees the unary calls.
     """
 
     table: Mapping[str, Method | StreamMethod]
@@ -44,6 +47,7 @@ class Service:
     thread_count: int
     loop: asyncio.AbstractEventLoop
     access: Access | None = None
+    observer: Observer = field(default_factory=Observer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,15 @@ class Outcome:
     cpu_seconds: float
 
 
-def run_timed(head: RequestHead, method: Method, message: Message, limit: int, call: Call) -> Outcome:
+def run_timed(
+    head: RequestHead,
+    method: Method,
+    message: Message,
+    limit: int,
+    call: Call,
+    *,
+    seen: Observation | None = None,
+) -> Outcome:
     """Decode, handle, encode; whatever happens is an answer.
 
     Args:
@@ -70,6 +82,7 @@ def run_timed(head: RequestHead, method: Method, message: Message, limit: int, c
         message: of the request, perhaps compressed.
         limit: of a message's size once it is not, in bytes; negative: none.
         call: what the method is told of it.
+        seen: the call, if somebody wants to see it.
     """
     start, cpu_start = time.perf_counter(), time.thread_time()
     body, compressed = message
@@ -77,7 +90,13 @@ def run_timed(head: RequestHead, method: Method, message: Message, limit: int, c
     method.traffic.begin()
     try:
         body = decompressed(body, head.encoding, limit) if compressed else body
-        answer = method.handle(decode(method.request, body), call).SerializeToString()
+        if seen is None:
+            answer = method.handle(decode(method.request, body), call).SerializeToString()
+        else:
+            with seen:
+                response: bytes = method.handle(decode(method.request, body), call).SerializeToString()
+            seen.exchanged(body, response)
+            answer = response
     except ServingError as error:
         answer = error
     except Exception as error:

@@ -29,6 +29,7 @@ from app.rpc.http2.protocol import Http2Protocol
 from app.rpc.http2.service import Service
 from app.rpc.methods import Table
 from app.rpc.placement import Placement
+from app.telemetry.observer import Observer
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class Http2Server:
         self,
         table: Table,
         options: Options,
+        observer: Observer | None = None,
         *,
         tls: ssl.SSLContext | None = None,
         access: Access | None = None,
@@ -55,6 +57,7 @@ class Http2Server:
         Args:
             table: the methods.
             options: of the server.
+            observer: sees the unary calls.
             tls: for encrypted connections, to the port and the socket; `h2` must be among its ALPN
                 protocols. Whether clients need a certificate is its matter too.
             access: asked about every call; all are let in if None.
@@ -65,6 +68,7 @@ class Http2Server:
         self._stopping = asyncio.Event()
         self._table = adapted(table, self._stopping)
         self._options = options
+        self._observer = observer or Observer()
         self._tls = tls
         self._limits = limits_of(channel_arguments(options.grpc_channel_arguments))
         self._connections: set[Http2Protocol] = set()
@@ -99,7 +103,16 @@ class Http2Server:
 
     async def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
         count = self._options.grpc_max_threads
-        service = Service(self._table, self._limits, Placement(), self._threads, count, loop, self._access)
+        service = Service(
+            self._table,
+            self._limits,
+            Placement(),
+            self._threads,
+            count,
+            loop,
+            access=self._access,
+            observer=self._observer,
+        )
         make = partial(Http2Protocol, service, self._connections)
         port, path = self._options.port, self._options.grpc_socket_path
         sockets = []

@@ -1,0 +1,1 @@
+"""Request logging: picked requests go, with their answers, to TFRecord files of PredictionLogs."""
