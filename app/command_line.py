@@ -177,6 +177,15 @@ def _check_ranges(options: Options) -> None:
         "grpc_max_threads": 1,
         "remote_poll_wait_seconds": 1,
         "gpu_replicas": 0,
+        "max_connections": 0,
+        "max_in_flight_requests": 0,
+        "max_requests_per_second_per_model": 0,
+        "rest_api_max_body_mb": 0,
+        "rest_api_max_gzip_ratio": 0,
+        "rest_api_max_json_depth": 0,
+        "rest_api_max_header_kb": 0,
+        "rest_api_receive_timeout_in_ms": 0,
+        "rest_api_idle_timeout_in_ms": 0,
     }
     for name, lowest in least.items():
         if getattr(options, name) < lowest:

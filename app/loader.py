@@ -125,6 +125,7 @@ class Loader:
             device=device,
             in_callers_thread=self._in_callers_thread,
             optimisation=self._optimisation,
+            refuse_external_ops=self._options.refuse_models_with_external_ops,
         )
 
     def _ready(self, model: Model, version: int, path: str) -> Model:

@@ -20,6 +20,7 @@ import falcon.asgi
 import tensorflow as tf
 
 from app import __version__
+from app.admission import Admission
 from app.api.model_metrics import add_model_metrics
 from app.config import monitoring
 from app.config.model_config import ModelConfig, read_file
@@ -37,6 +38,7 @@ from app.lifecycle.store import Stores
 from app.loader import Loader
 from app.options import Options, without_effect
 from app.rest.application import make_application
+from app.rest.connections import limited_protocol
 from app.rest.pages import Content, Page, probes
 from app.rest.service import RestService
 from app.rpc import health, profiler, reflection
@@ -60,6 +62,7 @@ class Server:
 
     Attributes:
         rest: the ASGI application, to be served by whoever owns the event loop.
+        http_protocol: makes the protocol of each of its connections.
     """
 
     def __init__(self, options: Options) -> None:
@@ -100,17 +103,33 @@ class Server:
         self._config_poller: ConfigPoller | None = None
         self._readiness = Readiness(self._models.models, self._board)
         self._profiler = Profiler()
-        self._grpc = _transport(self._methods(), options)
-        service = RestService(self._manager, self._board, options, self._metrics, self._models.models)
+        self._admission = Admission(options, self._metrics.ferry.refused, self._models.models)
+        self._grpc = _transport(self._methods(), options, self._admission)
+        service = RestService(
+            self._manager,
+            self._board,
+            options,
+            self._metrics,
+            self._models.models,
+            admission=self._admission,
+        )
         self.rest: falcon.asgi.App[Any, Any] = make_application(
             service, options, self._pages(), lambda: self._readiness.draining
         )
+        self.http_protocol = limited_protocol(options, self._metrics.ferry.refused)
 
     def _methods(self) -> Mapping[str, AnyMethod]:
         """What gRPC serves: the API, and what the flags add."""
         options = self._options
         methods: dict[str, AnyMethod] = {
-            **method_table(self._manager, self._board, options, self._models.apply, self._metrics)
+            **method_table(
+                self._manager,
+                self._board,
+                options,
+                self._models.apply,
+                self._metrics,
+                admission=self._admission,
+            )
         }
         if options.enable_profiler:
             methods |= self._profiler.methods()
@@ -228,8 +247,8 @@ def _gpu_is_required() -> bool:
     return os.environ.get("FERRY_REQUIRE_GPU", "") not in ("", "0")
 
 
-def _transport(methods: Table, options: Options) -> GrpcServer | Http2Server:
+def _transport(methods: Table, options: Options, admission: Admission) -> GrpcServer | Http2Server:
     """What `--grpc_transport` names; the command line has checked it."""
     if options.grpc_transport == "http2":
-        return Http2Server(methods, options)
-    return GrpcServer(methods, options)
+        return Http2Server(methods, options, admission=admission)
+    return GrpcServer(methods, options, admission=admission)

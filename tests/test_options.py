@@ -66,6 +66,10 @@ OWN = [
     *("adaptive_batching", "batching_latency_target_in_ms", "gpu_replicas", "allow_no_gpu"),
     *("enable_model_optimization", "model_optimization_load_factor"),
     *("enable_grpc_reflection", "metrics_path", "grpc_transport"),
+    *("max_connections", "max_in_flight_requests", "max_requests_per_second_per_model"),
+    *("rest_api_max_body_mb", "rest_api_max_gzip_ratio", "rest_api_max_json_depth"),
+    *("rest_api_max_header_kb", "rest_api_receive_timeout_in_ms", "rest_api_idle_timeout_in_ms"),
+    "refuse_models_with_external_ops",
 ]
 
 

@@ -18,6 +18,7 @@ from tensorflow.core.framework import graph_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.saved_model import loader_impl
 
+from app.engine.external_ops import check_external_ops
 from app.engine.optimise import Optimisation, optimise
 from app.engine.placement import place
 from app.engine.session_model import SessionModel
@@ -38,6 +39,7 @@ def load(
     device: str = "",
     in_callers_thread: bool = True,
     optimisation: Optimisation | None = None,
+    refuse_external_ops: bool = False,
 ) -> SessionModel:
     """Load the SavedModel in the version directory `path`.
 
@@ -50,16 +52,24 @@ def load(
         device: where the whole graph goes, such as `/device:GPU:1`; empty leaves it to TensorFlow.
         in_callers_thread: whether runs stay in their caller's thread.
         optimisation: what may be done to make the model fast; nothing if None.
+        refuse_external_ops: whether a model with ops that reach outside it is refused, not only logged.
 
     Raises:
-        ServingError: NOT_FOUND without a SavedModel or such a meta graph, PERMISSION_DENIED for
+        ServingError: NOT_FOUND without a SavedModel or such a meta graph, FAILED_PRECONDITION for
+            ops that are refused, PERMISSION_DENIED for
             files that cannot be read, DATA_LOSS for a file that does not parse, and whatever
             TensorFlow answers while restoring.
     """
     metrics = metrics or TensorFlowMetrics.make(Registry())
     try:
         model, graph_bytes, seconds = _load(
-            path, tags, config, metrics, device, in_callers_thread=in_callers_thread
+            path,
+            tags,
+            config,
+            metrics,
+            device,
+            in_callers_thread=in_callers_thread,
+            refuse_external_ops=refuse_external_ops,
         )
         if optimisation is not None and not device:  # a replica's graph stays as it was placed
             model = optimise(model, config, graph_bytes, optimisation, seconds)
@@ -78,12 +88,14 @@ def _load(
     device: str,
     *,
     in_callers_thread: bool,
+    refuse_external_ops: bool,
 ) -> tuple[SessionModel, int, float]:
     """The model, the bytes of its graph and the seconds it took."""
     start = time.perf_counter_ns()
     logger.info("Reading SavedModel from: %s", path)
     meta_graph = _meta_graph(_parse(path), tags)
     logger.info("Reading meta graph with tags { %s }", " ".join(tags))
+    check_external_ops(meta_graph, path, refuse=refuse_external_ops)
     graph = tf.Graph()
     session = tf.compat.v1.Session(graph=graph, config=config)
     metrics.session_created.set(to=True)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import time
-import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,8 +11,10 @@ from typing import Any
 import falcon
 import falcon.asgi
 
+from app.admission import whole_seconds
 from app.errors import Code, ServingError
 from app.options import Options
+from app.rest.body import TooLargeError, read_body, unzip
 from app.rest.pages import Page
 from app.rest.service import Reply, RestService, error_reply
 
@@ -27,8 +27,6 @@ _CORS = {
     "Access-Control-Allow-Methods": "POST, GET",
     "Access-Control-Allow-Headers": "Content-Type",
 }
-# TensorFlow Serving's limit of an unzipped body. Reading stops there, whatever the sender claims.
-_LARGEST_UNZIPPED = 100 * 1024 * 1024
 
 
 def make_application(
@@ -77,6 +75,8 @@ class _Sink:
         self._pages = pages
         self._is_draining = is_draining
         self._cors = options.rest_api_enable_cors_support
+        self._largest_body = options.rest_api_max_body_mb * 1024 * 1024
+        self._max_gzip_ratio = options.rest_api_max_gzip_ratio
         milliseconds = options.rest_api_timeout_in_ms
         self._timeout = milliseconds / 1000 if milliseconds > 0 else None
         # Decoding, running and encoding all happen here: a slow model or a large body never
@@ -121,29 +121,47 @@ class _Sink:
         traffic.begin()
         received = sent = 0
         try:
-            body = await req.stream.read()
+            leave = self._service.admit(req.method, target)
+            try:
+                body = await read_body(req.stream, req.content_length, self._largest_body)
+            except BaseException:
+                leave()
+                raise
             received = len(body)
             zipped = "gzip" in req.get_header("Content-Encoding", default="")
-            reply = await self._answer(req.method, target, body, zipped)
+            reply = await self._answer(req.method, target, body, zipped, leave)
             sent = len(reply.body)
+        except ServingError as error:
+            reply = self._service.refused(target, error)
+        except TooLargeError as error:
+            reply = self._service.too_large(target, error)
         finally:
             traffic.end(received, sent)
         self._service.count(reply)
         resp.status = reply.status
+        if reply.retry_after is not None:
+            resp.set_header("Retry-After", str(whole_seconds(reply.retry_after)))
         resp.content_type = _JSON
         resp.data = reply.body
 
-    async def _answer(self, method: str, target: str, body: bytes, zipped: bool) -> Reply:
+    async def _answer(
+        self, method: str, target: str, body: bytes, zipped: bool, leave: Callable[[], None]
+    ) -> Reply:
         deadline = None if self._timeout is None else time.monotonic() + self._timeout
-        work = functools.partial(self._work, method, target, body, zipped, deadline)
-        running = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        running = self._threads.submit(self._work, method, target, body, zipped, deadline)
+        # Work that outlives its request keeps its place; work that never begins is cancelled.
+        running.add_done_callback(lambda _: leave())
         try:
-            return await asyncio.wait_for(running, self._timeout)
+            return await asyncio.wait_for(asyncio.wrap_future(running), self._timeout)
         except TimeoutError:
             return self._service.timed_out(method, target)
 
     def _work(self, method: str, target: str, body: bytes, zipped: bool, deadline: float | None) -> Reply:
-        return self._service.answer(method, target, unzip(body) if zipped else body, deadline)
+        try:
+            content = unzip(body, self._max_gzip_ratio) if zipped else body
+        except TooLargeError as error:
+            return self._service.too_large(target, error)
+        return self._service.answer(method, target, content, deadline)
 
 
 async def _answer_page(
@@ -178,16 +196,6 @@ def _target(req: falcon.asgi.Request) -> str:
     raw: bytes = req.scope.get("raw_path") or req.scope["path"].encode()
     query: bytes = req.scope.get("query_string", b"")
     return (raw + b"?" + query if query else raw).decode("latin-1")
-
-
-def unzip(body: bytes) -> bytes:
-    """The content of a gzip body; empty for anything wrong with it, as TensorFlow Serving does."""
-    decompressor = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-    try:
-        content = decompressor.decompress(body, _LARGEST_UNZIPPED)
-    except zlib.error:
-        return b""
-    return content if decompressor.eof else b""
 
 
 async def _unexpected(

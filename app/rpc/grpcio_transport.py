@@ -15,11 +15,22 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
+from app.admission import Admission
 from app.errors import Code, ServingError
 from app.options import Options
 from app.rpc.channel_arguments import channel_arguments
+from app.rpc.grpcio_places import STATUS_CODES, PlacesPool, refusing_handler
 from app.rpc.grpcio_streams import answers_of
-from app.rpc.methods import Call, DialogueMethod, Method, PushMethod, StreamMethod, Table, wire_message
+from app.rpc.methods import (
+    Call,
+    DialogueMethod,
+    Method,
+    PushMethod,
+    StreamMethod,
+    Table,
+    retry_metadata,
+    wire_message,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -30,21 +41,24 @@ _NO_DEADLINE_SECONDS = (2**31 - 1) / 1000
 _DIALOGUE_THREADS = 4
 # A client that does not read blocks the one that sends to it.
 _PUSH_THREADS = 4
-_STATUS_CODES = {status.value[0]: status for status in grpc.StatusCode}
 
 
 class GrpcServer:
     """Listens from `start` to `stop`."""
 
-    def __init__(self, methods: Table, options: Options) -> None:
-        """Prepare a server; nothing is bound yet."""
+    def __init__(self, methods: Table, options: Options, *, admission: Admission | None = None) -> None:
+        """Prepare a server; nothing is bound yet.
+
+        Args:
+            methods: the table.
+            options: of the server.
+            admission: of calls to models; all are taken on if None.
+        """
         self._options = options
-        self._handler = _TableHandler(methods)
-        self._server = grpc.server(
-            futures.ThreadPoolExecutor(options.grpc_max_threads, thread_name_prefix="ferry-grpc"),
-            handlers=[self._handler],
-            options=list(channel_arguments(options.grpc_channel_arguments).items()),
-        )
+        threads = futures.ThreadPoolExecutor(options.grpc_max_threads, thread_name_prefix="ferry-grpc")
+        self._handler = _TableHandler(methods, threads, admission)
+        arguments = channel_arguments(options.grpc_channel_arguments, options.max_connections)
+        self._server = grpc.server(threads, handlers=[self._handler], options=list(arguments.items()))
 
     def start(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         """Bind, listen and serve.
@@ -92,8 +106,12 @@ class GrpcServer:
 class _TableHandler(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in its stubs only
     """Looks calls up in the table; what is not there is UNIMPLEMENTED, without a text."""
 
-    def __init__(self, methods: Table) -> None:
+    def __init__(
+        self, methods: Table, threads: futures.ThreadPoolExecutor, admission: Admission | None
+    ) -> None:
         self._dialogues: set[Any] = set()  # the contexts of those that are open
+        self._admission = admission
+        self._limited: set[str] = set()
         quick = futures.ThreadPoolExecutor(1, thread_name_prefix="ferry-grpc-quick")
         talking = futures.ThreadPoolExecutor(_DIALOGUE_THREADS, thread_name_prefix="ferry-grpc-talk")
         pushing = futures.ThreadPoolExecutor(_PUSH_THREADS, thread_name_prefix="ferry-grpc-push")
@@ -103,6 +121,9 @@ class _TableHandler(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
                 unary = _behaviour(path, method)
                 if method.quick:
                     unary.experimental_thread_pool = quick
+                elif method.takes_place and admission is not None and admission.limits:
+                    unary.experimental_thread_pool = PlacesPool(threads, admission)
+                    self._limited.add(path)
                 # Bytes in and out: their number is counted beside the call.
                 handler = grpc.unary_unary_rpc_method_handler(unary)
             elif isinstance(method, PushMethod):
@@ -123,9 +144,14 @@ class _TableHandler(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
                     talk, request_deserializer=method.request.FromString, response_serializer=_serialize
                 )
             self._handlers[path] = handler
+        self._quick = quick
         self._unknown = grpc.unary_unary_rpc_method_handler(_unimplemented)
 
     def service(self, handler_call_details: Any) -> Any:
+        if self._admission is not None and handler_call_details.method in self._limited:
+            error = self._admission.refusal()
+            if error is not None:
+                return refusing_handler(error, self._quick)
         return self._handlers.get(handler_call_details.method, self._unknown)
 
     def end_dialogues(self) -> None:
@@ -179,7 +205,9 @@ def _errors_told(path: str, context: Any) -> Iterator[None]:
     try:
         yield
     except ServingError as error:
-        context.abort(_STATUS_CODES[int(error.code)], wire_message(error))
+        if error.retry_after is not None:
+            context.set_trailing_metadata(retry_metadata(error))
+        context.abort(STATUS_CODES[int(error.code)], wire_message(error))
     except DecodeError:
         context.abort(grpc.StatusCode.INTERNAL, "Exception deserializing request!")
     except Exception as error:

@@ -12,6 +12,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
+from app.admission import Admission
 from app.errors import Code, ServingError
 from app.rpc.http2.headers import RequestHead
 from app.rpc.http2.limits import Limits
@@ -33,6 +34,7 @@ class Service:
         threads: where calls run that do not run on the loop.
         thread_count: how many those are.
         loop: on which everything else happens.
+        admission: of calls to models and of connections; all are taken on if None.
     """
 
     table: Mapping[str, Method | StreamMethod]
@@ -41,6 +43,7 @@ class Service:
     threads: ThreadPoolExecutor
     thread_count: int
     loop: asyncio.AbstractEventLoop
+    admission: Admission | None = None
 
 
 @dataclass(frozen=True, slots=True)

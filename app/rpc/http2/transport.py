@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import uvloop
 
+from app.admission import Admission
 from app.errors import Code, ServingError
 from app.options import Options
 from app.rpc.channel_arguments import channel_arguments
@@ -39,7 +40,14 @@ T = TypeVar("T")
 class Http2Server:
     """Listens from `start` to `stop`."""
 
-    def __init__(self, table: Table, options: Options, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        table: Table,
+        options: Options,
+        *,
+        tls: ssl.SSLContext | None = None,
+        admission: Admission | None = None,
+    ) -> None:
         """Prepare a server; nothing is bound yet.
 
         Args:
@@ -47,12 +55,15 @@ class Http2Server:
             options: of the server.
             tls: for encrypted connections on the port; `h2` must be among its ALPN protocols. Whether
                 clients need a certificate is its matter too.
+            admission: of calls to models and of connections; all are taken on if None.
         """
         self._stopping = asyncio.Event()
         self._table = adapted(table, self._stopping)
         self._options = options
         self._tls = tls
-        self._limits = limits_of(channel_arguments(options.grpc_channel_arguments))
+        self._admission = admission
+        arguments = channel_arguments(options.grpc_channel_arguments, options.max_connections)
+        self._limits = limits_of(arguments)
         self._connections: set[Http2Protocol] = set()
         self._servers: list[asyncio.Server] = []
         self._own_loop: _LoopThread | None = None
@@ -85,7 +96,8 @@ class Http2Server:
 
     async def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
         count = self._options.grpc_max_threads
-        service = Service(self._table, self._limits, Placement(), self._threads, count, loop)
+        placement = Placement()
+        service = Service(self._table, self._limits, placement, self._threads, count, loop, self._admission)
         make = partial(Http2Protocol, service, self._connections)
         port, path = self._options.port, self._options.grpc_socket_path
         sockets = []
