@@ -14,6 +14,7 @@ from app.errors import ServingError
 from app.options import Options
 
 if TYPE_CHECKING:
+    from app.lifecycle.black_box import BlackBox
     from app.rest.worker import Serving
 
 _FAILED = 255
@@ -78,11 +79,11 @@ def _serve(options: Options) -> int:
             reserved_grpc.close()
 
 
-def _make_server(options: Options) -> Serving:
+def _make_server(options: Options, black_box: BlackBox) -> Serving:
     """The server; called in the worker, as importing it takes TensorFlow's seconds and memory."""
     from app.server import Server
 
-    return Server(options)
+    return Server(options, black_box)
 
 
 def _tensorflow_version() -> str:

@@ -27,13 +27,15 @@ from app.config.model_config import ModelConfig, read_file
 from app.cpus import usable_cpus
 from app.engine.batching import batcher
 from app.engine.model import Model
+from app.errors import Code, ServingError
+from app.lifecycle.black_box import BlackBox, crash_text
 from app.lifecycle.config_poller import ConfigPoller
 from app.lifecycle.manager import Manager
 from app.lifecycle.model_cache import ModelCache
 from app.lifecycle.readiness import Readiness
 from app.lifecycle.served_models import ServedModels
 from app.lifecycle.sources import Sources
-from app.lifecycle.states import StateBoard
+from app.lifecycle.states import State, StateBoard, VersionStatus
 from app.lifecycle.store import Stores
 from app.loader import Loader
 from app.options import Options, without_effect
@@ -65,13 +67,18 @@ class Server:
         http_protocol: makes the protocol of each of its connections.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, black_box: BlackBox | None = None) -> None:
         """Make and wire the parts; nothing runs yet.
+
+        Args:
+            options: the flags.
+            black_box: told what versions do, and knows which must not be loaded; a new one if None.
 
         Raises:
             ServingError: a configuration file cannot be used, or a GPU is missing.
         """
         self._options = options
+        self._black_box = black_box = black_box or BlackBox()
         self._metrics = ServingMetrics.make()
         self._board = StateBoard()
         self._stores = Stores()
@@ -83,16 +90,18 @@ class Server:
             self._board,
             max_retries=options.max_num_load_retries,
             retry_seconds=options.load_retry_interval_micros / 1e6,
-            load_threads=options.num_load_threads,
+            load_threads=1 if black_box.one_at_a_time else options.num_load_threads,
             unload_threads=options.num_unload_threads,
-            initial_load_threads=_INITIAL_LOADS_PER_CPU * usable_cpus(),
+            initial_load_threads=1 if black_box.one_at_a_time else _INITIAL_LOADS_PER_CPU * usable_cpus(),
             forgotten=self._cache.drop,
+            black_box=black_box,
         )
         self._source = Sources(
             self._manager,
             options.file_system_poll_wait_seconds,
             self._stores,
             options.remote_poll_wait_seconds,
+            skipped=black_box.convicted,
         )
         self._models = ServedModels(
             self._source,
@@ -187,6 +196,10 @@ class Server:
             self._cache.open()
         if self._batcher is not None:
             self._batcher.start()
+        for suspect in self._black_box.convicted.values():
+            error = ServingError(Code.ABORTED, crash_text(suspect))
+            logger.error("Servable %s is not loaded: %s", suspect, error)
+            self._board.publish(suspect.model, VersionStatus(suspect.number, State.END, error))
         self._readiness.start()
         self._manager.start()
         self._source.start()

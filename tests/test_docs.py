@@ -30,7 +30,8 @@ def test_links_lead_somewhere_and_flags_exist(page: str) -> None:
     text = (REPOSITORY / page).read_text()
     for target in re.findall(r"\]\(([^)#]+)\)", text):
         assert ((REPOSITORY / page).parent / target).exists(), target
-    docker = {"read-only", "tmpfs", "user", "gpus", "runtime", "cpus", "cpuset-cpus"}
+    docker = {"read-only", "tmpfs", "user", "gpus", "runtime", "cpus", "cpuset-cpus", "network", "cap-drop"}
+    docker |= {"security-opt", "memory", "pids-limit", "internal"}
     known = {flag.name for flag in flags()} | docker | {"name", "version", "help"}
     for name in re.findall(r"--([a-z][a-z_0-9-]+)", text):
         assert name in known, name

@@ -84,8 +84,8 @@ def external_ops(meta_graph: Any) -> dict[str, list[str]]:
     if restore:
         walk.fetch([restore], restores=True)
     found: dict[str, list[str]] = {}
-    for name in sorted(walk.ops):
-        found.setdefault(_REACH_OF.get(name, _UNKNOWN), []).append(name)
+    for reach, name in sorted((_REACH_OF.get(name, _UNKNOWN), name) for name in walk.ops):
+        found.setdefault(reach, []).append(name)
     return found
 
 
@@ -123,8 +123,18 @@ class _Walk:
             function.signature.name: function for function in meta_graph.graph_def.library.function
         }
         self._assets = {_node(asset.tensor_info.name) for asset in _assets(meta_graph)}
+        self._assets |= self._asset_variables()
         self._called: set[tuple[object, ...]] = set()
         self._fetched: set[str] = set()
+
+    def _asset_variables(self) -> set[str]:
+        """The variables in which TF2 exports keep the paths of assets, and nothing else."""
+        values: dict[str, list[bool]] = {}
+        for node in self._nodes.values():
+            if node.op == "AssignVariableOp":
+                from_asset = _source(node.input[1], self._nodes) in self._assets
+                values.setdefault(_node(node.input[0]), []).append(from_asset)
+        return {name for name, from_assets in values.items() if all(from_assets)}
 
     def fetch(self, names: Iterable[str], *, restores: bool = False) -> None:
         """Look at what the tensors or ops `names` need; `restores`: RestoreV2 is what it is there for."""
@@ -178,10 +188,10 @@ def _node(name: str) -> str:
 
 
 def _source(name: str, nodes: Mapping[str, Any]) -> str:
-    """The node that a tensor comes from, behind identities."""
+    """The node that a tensor comes from, behind identities and reads of variables."""
     name = _node(name)
     seen = set()
-    while name in nodes and nodes[name].op == "Identity" and name not in seen:
+    while name in nodes and nodes[name].op in ("Identity", "ReadVariableOp") and name not in seen:
         seen.add(name)
         name = _node(nodes[name].input[0])
     return name

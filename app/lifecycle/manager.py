@@ -24,6 +24,7 @@ from functools import partial
 from typing import Generic
 
 from app.errors import Code, ServingError, not_found, without_traceback
+from app.lifecycle.black_box import Activity, BlackBox, Suspect
 from app.lifecycle.labels import Labels
 from app.lifecycle.policy import Load, VersionView, next_action
 from app.lifecycle.states import State, StateBoard, VersionStatus
@@ -58,6 +59,7 @@ class Manager(Generic[S]):
         unload_threads: int = 1,
         initial_load_threads: int = 1,
         forgotten: Callable[[str, int, str], None] | None = None,
+        black_box: BlackBox | None = None,
     ) -> None:
         """Prepare a manager without versions.
 
@@ -71,7 +73,9 @@ class Manager(Generic[S]):
             initial_load_threads: takes the place of `load_threads` until `initial_loads_done`.
             forgotten: told (model, version, path) of what is neither wanted nor loaded any more, before
                 it may be loaded again; must not raise. A stop forgets nothing.
+            black_box: told what versions do; one of its own if None.
         """
+        self._box = black_box or BlackBox()
         self.labels = Labels()
         self._load_servable = load
         self._board = board
@@ -126,13 +130,16 @@ class Manager(Generic[S]):
                 wanted = f"Latest({model})" if number is None else f"Specific({model}, {number})"
                 raise not_found(f"Servable not found for request: {wanted}")
             version.handles += 1
+            self._box.mark(version.slot, Activity.RUNNING)
             return Handle(version, version.servable, self._release)
 
     def _release(self, version: Version[S]) -> None:
         with self._changed:
             version.handles -= 1
-            if version.handles == 0 and version.state is State.UNLOADING:
-                self._changed.notify_all()
+            if version.handles == 0:
+                self._box.mark(version.slot, Activity.IDLE)
+                if version.state is State.UNLOADING:
+                    self._changed.notify_all()
 
     # Its own life.
 
@@ -241,14 +248,17 @@ class Manager(Generic[S]):
             with contextlib.suppress(OSError):  # a sandbox may forbid it
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
         logger.info("Loading servable version %s", version.id)
+        version.slot = self._box.begin(Suspect(version.model, version.number, version.path))
         try:
             servable = self._load_servable(version.model, version.number, version.path)
         except Exception as error:  # whatever a model does, the server goes on
             if not isinstance(error, ServingError):
                 logger.error("A load ended in an unexpected error", exc_info=error)
             # Not the one that was raised: the board keeps it, and its traceback all that the load had made.
+            self._box.mark(version.slot, Activity.NOTHING)
             self._load_failed(version, without_traceback(error))
         else:
+            self._box.mark(version.slot, Activity.IDLE)
             self._loaded(version, servable)
         finally:
             with self._changed:
@@ -268,6 +278,7 @@ class Manager(Generic[S]):
             return
         logger.info("Unloading just-loaded servable version %s", version.id)
         close(servable)
+        self._box.mark(version.slot, Activity.NOTHING)
         with self._changed:
             again = version.path if version.aspired else None
             self._end(version, ServingError(Code.CANCELLED, _CANCELLED), again)
@@ -312,6 +323,7 @@ class Manager(Generic[S]):
     def _unload(self, version: Version[S]) -> None:
         assert version.servable is not None
         close(version.servable)
+        self._box.mark(version.slot, Activity.NOTHING)
         logger.info("Done unloading servable version %s", version.id)
         with self._changed:
             version.servable = None

@@ -89,7 +89,7 @@ class Worker(UvicornWorker):  # type: ignore[misc] # its package has no types
         os._exit(0)
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> Serving:
-        server: Serving = self.app.make_server(self.app.options)
+        server: Serving = self.app.make_server(self.app.options, self.app.black_box)
         server.start(loop)
         return server
 

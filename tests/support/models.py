@@ -325,3 +325,22 @@ def save_vocabulary_function(path: Path, words: Sequence[str]) -> Path:
     save(module, path, module.function)
     source.unlink()
     return path
+
+
+def save_crashing(path: Path) -> Path:
+    """A model that ends the process when it is warmed up: one of its functions calls itself."""
+    tf = tensorflow()
+    module = tf.Module()
+    floats = tf.TensorSpec([None], tf.float32, name="x")
+    inner = tf.function(lambda x: x + 1.0, input_signature=[floats])
+    module.function = tf.function(lambda x: {"y": inner(x) * 2.0}, input_signature=[floats])
+    save(module, path, module.function)
+
+    def recurse(meta_graph: Any) -> None:
+        for function in meta_graph.graph_def.library.function:
+            signature = function.signature
+            for node in function.node_def:
+                if "PartitionedCall" in node.op and len(signature.input_arg) == 1:
+                    node.attr["f"].func.name = signature.name
+
+    return edit_meta_graph(path, recurse)
