@@ -95,7 +95,7 @@ def test_a_version_that_kills_the_server_is_given_up_and_the_one_before_serves(
     base_path = tmp_path / "model"
     shutil.copytree(half_plus_two, base_path)
     server = start_server(base_path).wait_ready()
-    models.save_crashing(base_path / "2")
+    models.save_crashing(tmp_path / "crashing").rename(base_path / "2")
     server.wait_log("It loaded {name: model version: 2}. {name: model version: 2} will not be loaded again.")
     server.wait_log("Servable {name: model version: 2} is not loaded: ABORTED: The server died 2 times")
     server.wait_ready()
@@ -116,15 +116,30 @@ def accepts_and_answers(server: ServerProcess) -> bool:
         return False
 
 
-def test_a_request_that_kills_the_server_is_told_with_its_model(
-    start_server: StartServer, tmp_path: Path
-) -> None:
-    models.save_crashing(tmp_path / "model" / "1")
-    server = start_server(tmp_path / "model", flags=["--enable_automatic_warmup=false"]).wait_ready()
-    with pytest.raises(requests.ConnectionError):
-        server.predict([1.0])
+def test_a_death_in_a_request_is_told_with_its_model(start_server: StartServer, busy: Path) -> None:
+    server = start_server(busy, flags=["--rest_api_timeout_in_ms=0"]).wait_ready()
+
+    def send() -> None:
+        with pytest.raises(requests.ConnectionError):
+            requests.post(server.url(":predict"), json={"inputs": 50_000_000}, timeout=300)
+
+    request = threading.Thread(target=send)
+    request.start()
+    in_flight = 'ferry_requests_in_flight{api="predict",entrypoint="REST"} 1.0'
+    wait_until(lambda: in_flight in requests.get(f"{server.rest}/metrics", timeout=30).text, "it runs")
+    wait_until(lambda: cpu_grows(server), "the model runs")
+    os.kill(server.worker_pid(), signal.SIGABRT)
+    request.join()
     server.wait_log("The serving process died; starting it again. It ran {name: model version: 1}.")
     server.wait_ready()
+
+
+def cpu_grows(server: ServerProcess) -> bool:
+    """Whether the worker has computed for 0.2 s since it was asked for the first time."""
+    fields = Path(f"/proc/{server.worker_pid()}/stat").read_text().rpartition(")")[2].split()
+    now = int(fields[11]) / os.sysconf("SC_CLK_TCK")
+    first = server.__dict__.setdefault("cpu_at_first", now)
+    return bool(now > first + 0.2)
 
 
 def test_a_load_without_memory_never_stops_the_version_that_serves(

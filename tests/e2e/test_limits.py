@@ -266,16 +266,17 @@ def grpc_error(server: ServerProcess, request: Any) -> Any:
 def test_requests_in_flight_are_limited_over_both_protocols(busy_server: ServerProcess) -> None:
     server = busy_server
 
-    def refusal() -> requests.Response | None:
+    def refusal() -> tuple[requests.Response] | None:
         answer = requests.post(server.url(":predict"), json={"inputs": 1}, timeout=30)
-        return answer if answer.status_code == 429 and "works on 2 requests already" in answer.text else None
+        # In a tuple, for an answer with an error status counts as false.
+        return (answer,) if answer.status_code == 429 and "works on 2 requests" in answer.text else None
 
     def grpc_refusal() -> Any:
         error = grpc_error(server, count_to(server, 1))
         return error if error is not None and "works on 2 requests already" in error.details() else None
 
     with held_places(server):
-        answer = wait_until(refusal, "both places are taken")
+        (answer,) = wait_until(refusal, "both places are taken")
         error = wait_until(grpc_refusal, "both places are taken")
         # What runs no model is answered.
         assert requests.get(server.url(), timeout=30).ok
