@@ -1,4 +1,4 @@
-# Words: serve, test, lint, image, bench, clean, help. `make help` explains them.
+# Words: serve, test, lint, image, bench, soak, clean, help. `make help` explains them.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 # Debian's and Ubuntu's own place first: a second client on PATH may lack BuildKit.
@@ -26,7 +26,7 @@ BUILD = DOCKER_BUILDKIT=1 $(DOCKER) build --build-arg BASE_IMAGE=$(BASE_IMAGE) -
 	--build-arg CREATED=$$(TZ=UTC git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd)
 
 .PHONY: serve test test-container test-gpu lint lock image image-gpu compose-single compose-single-down compose-gpu \
-	compose-gpu-down compose-monitoring compose-monitoring-down samples bench bench-models clean help
+	compose-gpu-down compose-monitoring compose-monitoring-down samples bench bench-models soak clean help
 .DEFAULT_GOAL := help
 
 serve: samples ## serve models-sample/half_plus_two: gRPC on 8500, REST on 8501 (GRPC_PORT=, REST_PORT=)
@@ -75,6 +75,9 @@ bench: samples ## measure what requests, versions, swaps and batches cost, as ra
 	$(RUN) bench/run.py
 	$(RUN) bench/lifecycle.py
 	$(RUN) bench/batching.py image_classifier --clients 32
+
+soak: $(READY) ## load, swap and mistreat a server for SECONDS=1800: nothing may be lost or grow
+	$(RUN) bench/soak.py --seconds $(or $(SECONDS),1800)
 
 bench-models: samples ## measure what making models fast at load gains and costs (MODELS=name …)
 	@$(RUN) models-sample/build.py $(BENCH_SAMPLES)

@@ -17,6 +17,7 @@ from app.errors import ServingError
 from app.options import Options
 
 if TYPE_CHECKING:
+    from app.lifecycle.black_box import BlackBox
     from app.rest.worker import Serving
 
 _FAILED = 255
@@ -83,11 +84,11 @@ def _serve(options: Options) -> int:
         return supervise(options, sockets, _make_server)
 
 
-def _make_server(options: Options) -> Serving:
+def _make_server(options: Options, black_box: BlackBox) -> Serving:
     """The server; called in the worker, as importing it takes TensorFlow's seconds and memory."""
     from app.server import Server
 
-    server = Server(options)
+    server = Server(options, black_box)
     # What is there by now stays, TensorFlow's 300,000 objects above all. A look at them for garbage would
     # stop every request for a quarter of a second.
     gc.collect()

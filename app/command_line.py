@@ -210,6 +210,15 @@ def _check_ranges(options: Options) -> Iterator[ServingError]:
         "gpu_replicas": 0,
         "request_log_max_file_mb": 1,
         "request_log_max_files": 1,
+        "max_connections": 0,
+        "max_in_flight_requests": 0,
+        "max_requests_per_second_per_model": 0,
+        "rest_api_max_body_mb": 0,
+        "rest_api_max_gzip_ratio": 0,
+        "rest_api_max_json_depth": 0,
+        "rest_api_max_header_kb": 0,
+        "rest_api_receive_timeout_in_ms": 0,
+        "rest_api_idle_timeout_in_ms": 0,
     }
     for name, lowest in least.items():
         if getattr(options, name) < lowest:

@@ -61,13 +61,15 @@ class ServingError(Exception):
     Attributes:
         code: the canonical code.
         message: the text sent to the client, exact and untruncated.
+        retry_after: seconds after which the same request may do better; None if that cannot be said.
     """
 
-    def __init__(self, code: Code, message: str) -> None:
+    def __init__(self, code: Code, message: str, *, retry_after: float | None = None) -> None:
         """Keep `code` and `message`; `str()` of the error is `CODE_NAME: message`."""
         super().__init__(code, message)
         self.code = code
         self.message = message
+        self.retry_after = retry_after
 
     def __str__(self) -> str:
         """The form in which TensorFlow prints a status: `CODE_NAME: message`."""

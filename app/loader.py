@@ -136,6 +136,7 @@ class Loader:
             in_callers_thread=self._in_callers_thread,
             optimisation=self._optimisation,
             before_restore=self._priority.yield_to_requests,
+            refuse_external_ops=self._options.refuse_models_with_external_ops,
         )
 
     def _ready(self, model: Model, version: int, path: str) -> Model:

@@ -312,6 +312,30 @@ class Options:
     enable_tracing: bool = _flag(
         "bool", False, "Ferry: OpenTelemetry spans, sent by OTLP to where OTEL_EXPORTER_OTLP_ENDPOINT says."
     )
+    max_connections: int = _flag("int32", 10000, "Ferry: connections at a time, of each port. 0: any number.")
+    max_in_flight_requests: int = _flag(
+        "int32", 0, "Ferry: requests to models at a time, REST and gRPC together. 0: any number."
+    )
+    max_requests_per_second_per_model: float = _flag(
+        "float", 0.0, "Ferry: rate that each model may be asked at, with bursts of one second's. 0: any."
+    )
+    rest_api_max_body_mb: int = _flag("int32", 1024, "Ferry: MiB of a REST body as received. 0: any size.")
+    rest_api_max_gzip_ratio: int = _flag(
+        "int32", 0, "Ferry: bytes that one of a gzip body may become, up to 100 MiB in all. 0: any number."
+    )
+    rest_api_max_json_depth: int = _flag("int32", 10000, "Ferry: levels of brackets in JSON. 0: any number.")
+    rest_api_max_header_kb: int = _flag(
+        "int32", 64, "Ferry: KiB of a REST request's line and headers. 0: any size."
+    )
+    rest_api_receive_timeout_in_ms: int = _flag(
+        "int32", 60000, "Ferry: time for a REST request to arrive, and 1 s more for each KiB. 0: any time."
+    )
+    rest_api_idle_timeout_in_ms: int = _flag(
+        "int32", 75000, "Ferry: after which a REST connection without a request is closed. 0: never."
+    )
+    refuse_models_with_external_ops: bool = _flag(
+        "bool", False, "Ferry: refuse SavedModels whose ops can reach files, the network or Python."
+    )
 
 
 def flags() -> Iterator[Flag]:

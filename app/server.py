@@ -21,24 +21,28 @@ import falcon.asgi
 import tensorflow as tf
 
 from app import __version__
+from app.admission import Admission
 from app.api.model_metrics import add_model_metrics
 from app.config import monitoring
 from app.config.model_config import ModelConfig, read_file
 from app.cpus import usable_cpus
 from app.engine.batching import batcher
 from app.engine.model import Model
+from app.errors import Code, ServingError
+from app.lifecycle.black_box import BlackBox, crash_text
 from app.lifecycle.config_poller import ConfigPoller
 from app.lifecycle.manager import Manager
 from app.lifecycle.model_cache import ModelCache
 from app.lifecycle.readiness import Readiness
 from app.lifecycle.served_models import ServedModels
 from app.lifecycle.sources import Sources
-from app.lifecycle.states import StateBoard
+from app.lifecycle.states import State, StateBoard, VersionStatus
 from app.lifecycle.store import Stores
 from app.loader import Loader
 from app.options import Options, without_effect
 from app.recording.recorders import RequestLogs
 from app.rest.application import make_application
+from app.rest.connections import limited_protocol
 from app.rest.pages import Content, Page, probes
 from app.rest.service import RestService
 from app.rpc.methods import method_table
@@ -65,15 +69,21 @@ class Server:
         rest: the ASGI application, to be served by whoever owns the event loop.
         rest_tls: for encrypted connections to it; None for plain ones.
         probes: the pages of `rest` that a health check without TLS needs.
+        http_protocol: makes the protocol of each of its connections.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, black_box: BlackBox | None = None) -> None:
         """Make and wire the parts; nothing runs yet.
+
+        Args:
+            options: the flags.
+            black_box: told what versions do, and knows which must not be loaded; a new one if None.
 
         Raises:
             ServingError: a configuration file cannot be used, or a GPU is missing.
         """
         self._options = options
+        self._black_box = black_box = black_box or BlackBox()
         self._metrics = ServingMetrics.make()
         request_logs = RequestLogs(options, self._metrics.request_log_count)
         self._observer = observer.from_options(options, request_logs)
@@ -89,16 +99,18 @@ class Server:
             self._board,
             max_retries=options.max_num_load_retries,
             retry_seconds=options.load_retry_interval_micros / 1e6,
-            load_threads=options.num_load_threads,
+            load_threads=1 if black_box.one_at_a_time else options.num_load_threads,
             unload_threads=options.num_unload_threads,
-            initial_load_threads=_INITIAL_LOADS_PER_CPU * usable_cpus(),
+            initial_load_threads=1 if black_box.one_at_a_time else _INITIAL_LOADS_PER_CPU * usable_cpus(),
             forgotten=self._cache.drop,
+            black_box=black_box,
         )
         self._source = Sources(
             self._manager,
             options.file_system_poll_wait_seconds,
             self._stores,
             options.remote_poll_wait_seconds,
+            skipped=black_box.convicted,
         )
         self._models = ServedModels(
             self._source,
@@ -111,11 +123,32 @@ class Server:
         self._readiness = Readiness(self._models.models, self._board)
         self._profiler = Profiler()
         self._security = Security(options)
-        api = method_table(self._manager, self._board, options, self._models.apply, self._metrics)
-        self._grpc = GrpcServers(
-            api, self._profiler, self._readiness, options, self._security, observer=self._observer
+        self._admission = Admission(options, self._metrics.ferry.refused, self._models.models)
+        api = method_table(
+            self._manager,
+            self._board,
+            options,
+            self._models.apply,
+            self._metrics,
+            admission=self._admission,
         )
-        service = RestService(self._manager, self._board, options, self._metrics, self._models.models)
+        self._grpc = GrpcServers(
+            api,
+            self._profiler,
+            self._readiness,
+            options,
+            self._security,
+            observer=self._observer,
+            admission=self._admission,
+        )
+        service = RestService(
+            self._manager,
+            self._board,
+            options,
+            self._metrics,
+            self._models.models,
+            admission=self._admission,
+        )
         self.rest_tls: ssl.SSLContext | None = self._security.rest_context
         self.probes = probes(self._readiness)
         self.rest: falcon.asgi.App[Any, Any] = make_application(
@@ -126,6 +159,7 @@ class Server:
             guard=self._security.guard,
             observer=self._observer,
         )
+        self.http_protocol = limited_protocol(options, self._metrics.ferry.refused)
 
     def _pages(self) -> Mapping[str, Page]:
         """What REST serves beside the API. The monitoring file is read only for a REST port of its own."""
@@ -174,6 +208,10 @@ class Server:
             self._cache.open()
         if self._batcher is not None:
             self._batcher.start()
+        for suspect in self._black_box.convicted.values():
+            error = ServingError(Code.ABORTED, crash_text(suspect))
+            logger.error("Servable %s is not loaded: %s", suspect, error)
+            self._board.publish(suspect.model, VersionStatus(suspect.number, State.END, error))
         self._security.start()
         self._readiness.start()
         self._manager.start()

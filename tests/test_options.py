@@ -70,6 +70,10 @@ OWN = [
     "cors_allowed_origins",
     "loads_yield_to_requests",
     *("log_format", "access_log", "request_log_max_file_mb", "request_log_max_files", "enable_tracing"),
+    *("max_connections", "max_in_flight_requests", "max_requests_per_second_per_model"),
+    *("rest_api_max_body_mb", "rest_api_max_gzip_ratio", "rest_api_max_json_depth"),
+    *("rest_api_max_header_kb", "rest_api_receive_timeout_in_ms", "rest_api_idle_timeout_in_ms"),
+    "refuse_models_with_external_ops",
 ]
 
 

@@ -16,6 +16,7 @@ from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.saved_model import loader_impl
 
 from app.engine import savedmodel_file
+from app.engine.external_ops import check_external_ops
 from app.engine.optimise import Optimisation, optimise
 from app.engine.placement import place
 from app.engine.session_model import SessionModel
@@ -37,6 +38,7 @@ def load(
     in_callers_thread: bool = True,
     optimisation: Optimisation | None = None,
     before_restore: Callable[[], None] = lambda: None,
+    refuse_external_ops: bool = False,
 ) -> SessionModel:
     """Load the SavedModel in the version directory `path`.
 
@@ -50,9 +52,11 @@ def load(
         in_callers_thread: whether runs, and the restore, stay in their caller's thread.
         optimisation: what may be done to make the model fast; nothing if None.
         before_restore: called when the graph is there; what follows hardly holds the GIL.
+        refuse_external_ops: whether a model with ops that reach outside it is refused, not only logged.
 
     Raises:
-        ServingError: NOT_FOUND without a SavedModel or such a meta graph, PERMISSION_DENIED for
+        ServingError: NOT_FOUND without a SavedModel or such a meta graph, FAILED_PRECONDITION for
+            ops that are refused, PERMISSION_DENIED for
             files that cannot be read, DATA_LOSS for a file that does not parse, and whatever
             TensorFlow answers while restoring.
     """
@@ -66,6 +70,7 @@ def load(
             device,
             in_callers_thread=in_callers_thread,
             before_restore=before_restore,
+            refuse_external_ops=refuse_external_ops,
         )
         if optimisation is not None and not device:  # a replica's graph stays as it was placed
             model = optimise(model, config, graph_bytes, optimisation, seconds)
@@ -85,12 +90,14 @@ def _load(
     *,
     in_callers_thread: bool,
     before_restore: Callable[[], None],
+    refuse_external_ops: bool,
 ) -> tuple[SessionModel, int, float]:
     """The model, the bytes of its graph and the seconds it took."""
     start = time.perf_counter_ns()
     logger.info("Reading SavedModel from: %s", path)
     meta_graph = savedmodel_file.meta_graph(savedmodel_file.read(path), tags)
     logger.info("Reading meta graph with tags { %s }", " ".join(tags))
+    check_external_ops(meta_graph, path, refuse=refuse_external_ops)
     graph = tf.Graph()
     if in_callers_thread:
         config = config_pb2.ConfigProto.FromString(config.SerializeToString())

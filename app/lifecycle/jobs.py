@@ -13,6 +13,7 @@ from functools import partial
 from typing import Generic
 
 from app.errors import Code, ServingError, without_traceback
+from app.lifecycle.black_box import Activity, BlackBox, Suspect
 from app.lifecycle.states import State
 from app.lifecycle.version import S, Version, close
 from app.lifecycle.version_table import VersionTable
@@ -31,6 +32,7 @@ class Jobs(Generic[S]):
         self,
         table: VersionTable[S],
         load: Callable[[str, int, str], S],
+        black_box: BlackBox,
         *,
         max_retries: int,
         retry_seconds: float,
@@ -42,6 +44,7 @@ class Jobs(Generic[S]):
         """Prepare to work on the versions of `table`; the rest is as `Manager` is told it."""
         self._table = table
         self._load_servable = load
+        self._box = black_box
         self._forgotten = forgotten
         self._max_retries = max(0, max_retries)
         self._retry_seconds = max(0.0, retry_seconds)
@@ -88,14 +91,17 @@ class Jobs(Generic[S]):
 
     def _load(self, version: Version[S]) -> None:
         logger.info("Loading servable version %s", version.id, extra=version.fields)
+        version.slot = self._box.begin(Suspect(version.model, version.number, version.path))
         try:
             servable = self._load_servable(version.model, version.number, version.path)
         except Exception as error:  # whatever a model does, the server goes on
             if not isinstance(error, ServingError):
                 logger.error("A load ended in an unexpected error", exc_info=error, extra=version.fields)
             # Not the one that was raised: the board keeps it, and its traceback all that the load had made.
+            self._box.mark(version.slot, Activity.NOTHING)
             self._load_failed(version, without_traceback(error))
         else:
+            self._box.mark(version.slot, Activity.IDLE)
             self._loaded(version, servable)
         finally:
             with self._table.changed:
@@ -114,6 +120,7 @@ class Jobs(Generic[S]):
             return
         logger.info("Unloading just-loaded servable version %s", version.id, extra=version.fields)
         close(servable)
+        self._box.mark(version.slot, Activity.NOTHING)
         with self._table.changed:
             again = version.path if version.aspired else None
             self._table.end(version, ServingError(Code.CANCELLED, _CANCELLED), again)
@@ -143,6 +150,7 @@ class Jobs(Generic[S]):
     def _unload(self, version: Version[S]) -> None:
         assert version.servable is not None
         close(version.servable)
+        self._box.mark(version.slot, Activity.NOTHING)
         logger.info("Done unloading servable version %s", version.id, extra=version.fields)
         with self._table.changed:
             version.servable = None

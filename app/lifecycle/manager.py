@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from typing import Generic
 
 from app.errors import not_found
+from app.lifecycle.black_box import Activity, BlackBox
 from app.lifecycle.jobs import Job, Jobs
 from app.lifecycle.labels import Labels
 from app.lifecycle.policy import Load, VersionView, next_action
@@ -52,6 +53,7 @@ class Manager(Generic[S]):
         unload_threads: int = 1,
         initial_load_threads: int = 1,
         forgotten: Callable[[str, int, str], None] | None = None,
+        black_box: BlackBox | None = None,
     ) -> None:
         """Prepare a manager without versions.
 
@@ -65,13 +67,16 @@ class Manager(Generic[S]):
             initial_load_threads: takes the place of `load_threads` until `initial_loads_done`.
             forgotten: told (model, version, path) of what is neither wanted nor loaded any more, before
                 it may be loaded again; must not raise. A stop forgets nothing.
+            black_box: told what versions do; one of its own if None.
         """
+        self._box = black_box or BlackBox()
         self.labels = Labels()
         self._table = VersionTable[S](board)
         self._changed = self._table.changed
         self._jobs = Jobs(
             self._table,
             load,
+            self._box,
             max_retries=max_retries,
             retry_seconds=retry_seconds,
             load_threads=load_threads,
@@ -117,13 +122,16 @@ class Manager(Generic[S]):
                 wanted = f"Latest({model})" if number is None else f"Specific({model}, {number})"
                 raise not_found(f"Servable not found for request: {wanted}")
             version.handles += 1
+            self._box.mark(version.slot, Activity.RUNNING)
             return Handle(version, version.servable, self._release)
 
     def _release(self, version: Version[S]) -> None:
         with self._changed:
             version.handles -= 1
-            if version.handles == 0 and version.state is State.UNLOADING:
-                self._changed.notify_all()
+            if version.handles == 0:
+                self._box.mark(version.slot, Activity.IDLE)
+                if version.state is State.UNLOADING:
+                    self._changed.notify_all()
 
     # Its own life.
 

@@ -59,6 +59,7 @@ class FileSystemSource:
         storage: Storage | None = None,
         *,
         name: str = "ferry-source",
+        skipped: Container[str] = (),
     ) -> None:
         """Prepare a source without models.
 
@@ -67,7 +68,9 @@ class FileSystemSource:
             poll_seconds: time between looks; 0 looks once, below 0 never.
             storage: where the base paths are; local directories, with events, if None.
             name: of the thread.
+            skipped: paths of versions that are as good as absent.
         """
+        self._skipped = skipped
         # Held while the models change and while the target is told, so that a look at what was
         # configured before never undoes a change.
         self._lock = threading.Lock()
@@ -185,7 +188,7 @@ class FileSystemSource:
 
         Only versions that the policy would choose are asked about: that costs requests.
         """
-        complete = dict(listing.versions)
+        complete = {number: path for number, path in listing.versions.items() if path not in self._skipped}
         copying: dict[int, str] = {}
         while True:
             found = {

@@ -6,7 +6,7 @@ So a store that hangs or refuses holds up no model but its own.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from app.config.base_path import is_remote
 from app.lifecycle.remote import RemoteStorage
@@ -21,7 +21,13 @@ class Sources:
     """Hands each model to the source of its kind of base path."""
 
     def __init__(
-        self, target: AspiredVersionsTarget, poll_seconds: float, stores: Stores, remote_poll_seconds: float
+        self,
+        target: AspiredVersionsTarget,
+        poll_seconds: float,
+        stores: Stores,
+        remote_poll_seconds: float,
+        *,
+        skipped: Container[str] = (),
     ) -> None:
         """Prepare sources without models.
 
@@ -30,7 +36,9 @@ class Sources:
             poll_seconds: time between looks; 0 looks once, below 0 never.
             stores: where remote base paths are.
             remote_poll_seconds: the least time between looks at a remote base path.
+            skipped: paths of versions that are as good as absent.
         """
+        self._skipped = skipped
         self._target = target
         self._stores = stores
         self._remote_poll_seconds = (
@@ -38,7 +46,7 @@ class Sources:
         )
         self._quiet_seconds = min(_LONGEST_QUIET_SECONDS, remote_poll_seconds)
         self._lock = threading.Lock()
-        self._local = FileSystemSource(target, poll_seconds)
+        self._local = FileSystemSource(target, poll_seconds, skipped=skipped)
         self._remote: dict[str, FileSystemSource] = {}
         self._models: Mapping[str, SourceModel] = {}
 
@@ -60,7 +68,11 @@ class Sources:
     def _new_source(self, address: str) -> FileSystemSource:
         storage = RemoteStorage(self._stores, self._quiet_seconds)
         source = FileSystemSource(
-            self._target, self._remote_poll_seconds, storage, name=f"ferry-source-{address}"
+            self._target,
+            self._remote_poll_seconds,
+            storage,
+            name=f"ferry-source-{address}",
+            skipped=self._skipped,
         )
         source.start()
         return source

@@ -48,6 +48,7 @@ class Version(Generic[S]):
         last_error: the text of the last failed attempt.
         forgetting: whether it ended, was left out, and has to be forgotten before it may come back.
         came_back: the path to load anew once it is gone, if it was wanted again meanwhile.
+        slot: its place in the black box.
     """
 
     model: str
@@ -63,6 +64,7 @@ class Version(Generic[S]):
     last_error: str = ""
     forgetting: bool = False
     came_back: str | None = None
+    slot: int = -1
 
     @property
     def id(self) -> str:

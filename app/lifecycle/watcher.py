@@ -63,13 +63,18 @@ class Watcher:
         """Call `callback` at each event, with the new path of what was renamed, None for all else."""
         self._handler = _Notify(callback)
         # Full events: what is renamed from elsewhere counts as a rename too, not as a creation.
-        self._observer = InotifyObserver(generate_full_events=True)
+        try:
+            self._observer: InotifyObserver | None = InotifyObserver(generate_full_events=True)
+        except OSError as error:  # no inotify instance, or no file descriptor, is left
+            self._observer = None
+            logger.warning("No file system events (%s): new versions are found by polling only.", error)
         self._watches: dict[str, tuple[ObservedWatch, tuple[int, int]]] = {}
         self._failed: set[str] = set()
 
     def start(self) -> None:
         """Begin to deliver events."""
-        self._observer.start()
+        if self._observer is not None:
+            self._observer.start()
 
     def watch_only(self, paths: set[str]) -> None:
         """Watch these directories and no others."""
@@ -83,6 +88,8 @@ class Watcher:
 
         Cheap to call at every look. A path that is missing is ignored until it exists.
         """
+        if self._observer is None:
+            return
         try:
             status = os.stat(path)
         except OSError:
@@ -106,11 +113,13 @@ class Watcher:
 
     def _unwatch(self, path: str) -> None:
         watched = self._watches.pop(path, None)
-        if watched is not None:
+        if watched is not None and self._observer is not None:
             self._observer.unschedule(watched[0])
 
     def stop(self) -> None:
         """End the watches and watchdog's threads."""
+        if self._observer is None:
+            return
         self._observer.stop()
         if self._observer.is_alive():
             self._observer.join()

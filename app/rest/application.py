@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,9 +12,11 @@ from typing import Any
 import falcon
 import falcon.asgi
 
+from app.admission import whole_seconds
 from app.config.auth_tokens import Group
 from app.errors import Code, ServingError
 from app.options import Options
+from app.rest.body import TooLargeError, read_body, unzip
 from app.rest.cors import Cors
 from app.rest.pages import Page
 from app.rest.service import Reply, RestService, error_reply
@@ -27,8 +28,6 @@ _JSON = "application/json"
 _NOT_FOUND_PAGE = (
     b"<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD><BODY>\n<H1>Not Found</H1>\n</BODY></HTML>\n"
 )
-# TensorFlow Serving's limit of an unzipped body. Reading stops there, whatever the sender claims.
-_LARGEST_UNZIPPED = 100 * 1024 * 1024
 
 
 def make_application(
@@ -88,6 +87,8 @@ class _Sink:
         self._guard = guard
         self._observer = observer
         self._cors = Cors(options)
+        self._largest_body = options.rest_api_max_body_mb * 1024 * 1024
+        self._max_gzip_ratio = options.rest_api_max_gzip_ratio
         milliseconds = options.rest_api_timeout_in_ms
         self._timeout = milliseconds / 1000 if milliseconds > 0 else None
         # Decoding, running and encoding all happen here: a slow model or a large body never
@@ -156,26 +157,44 @@ class _Sink:
         group = Group.PREDICT if req.method == "POST" else Group.STATUS
         if (refusal := self._refuse(group, req, resp)) is not None:
             self._service.count(refusal)
-            return
-        traffic = self._service.traffic(target)
-        traffic.begin()
-        received = sent = 0
-        try:
-            body = await req.stream.read()
-            received = len(body)
             if seen is not None:
-                seen.arrived(received)
-            zipped = "gzip" in req.get_header("Content-Encoding", default="")
-            reply = await self._answer(req.method, target, body, zipped, seen)
-            sent = len(reply.body)
-        finally:
-            traffic.end(received, sent)
+                seen.answered(refusal.code, refusal.status)
+            return
+        reply = await self._exchange(target, req, seen)
         self._service.count(reply)
         if seen is not None:
             seen.answered(reply.code, reply.status)
         resp.status = reply.status
+        if reply.retry_after is not None:
+            resp.set_header("Retry-After", str(whole_seconds(reply.retry_after)))
         resp.content_type = _JSON
         resp.data = reply.body
+
+    async def _exchange(self, target: str, req: falcon.asgi.Request, seen: Observation | None) -> Reply:
+        """Take a request of the API on, receive it and answer it."""
+        traffic = self._service.traffic(target)
+        traffic.begin()
+        received = sent = 0
+        try:
+            leave = self._service.admit(req.method, target)
+            try:
+                body = await read_body(req.stream, req.content_length, self._largest_body)
+            except BaseException:
+                leave()
+                raise
+            received = len(body)
+            if seen is not None:
+                seen.arrived(received)
+            zipped = "gzip" in req.get_header("Content-Encoding", default="")
+            reply = await self._answer(req.method, target, (body, zipped), leave, seen)
+            sent = len(reply.body)
+        except ServingError as error:
+            reply = self._service.refused(target, error)
+        except TooLargeError as error:
+            reply = self._service.too_large(target, error)
+        finally:
+            traffic.end(received, sent)
+        return reply
 
     def _refuse(self, group: Group, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> Reply | None:
         """Answer a client that may not ask for this, before its body is read; the reply, or None."""
@@ -194,20 +213,31 @@ class _Sink:
         return reply
 
     async def _answer(
-        self, method: str, target: str, body: bytes, zipped: bool, seen: Observation | None
+        self,
+        method: str,
+        target: str,
+        received: tuple[bytes, bool],
+        leave: Callable[[], None],
+        seen: Observation | None,
     ) -> Reply:
         deadline = None if self._timeout is None else time.monotonic() + self._timeout
-        work = functools.partial(self._work, method, target, body, zipped, deadline)
+        work = functools.partial(self._work, method, target, *received, deadline)
         if seen is not None:
             work = functools.partial(seen.within, work)
-        running = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        running = self._threads.submit(work)
+        # Work that outlives its request keeps its place; work that never begins is cancelled.
+        running.add_done_callback(lambda _: leave())
         try:
-            return await asyncio.wait_for(running, self._timeout)
+            return await asyncio.wait_for(asyncio.wrap_future(running), self._timeout)
         except TimeoutError:
             return self._service.timed_out(method, target)
 
     def _work(self, method: str, target: str, body: bytes, zipped: bool, deadline: float | None) -> Reply:
-        return self._service.answer(method, target, unzip(body) if zipped else body, deadline)
+        try:
+            content = unzip(body, self._max_gzip_ratio) if zipped else body
+        except TooLargeError as error:
+            return self._service.too_large(target, error)
+        return self._service.answer(method, target, content, deadline)
 
 
 async def _answer_page(
@@ -242,16 +272,6 @@ def _target(req: falcon.asgi.Request) -> str:
     raw: bytes = req.scope.get("raw_path") or req.scope["path"].encode()
     query: bytes = req.scope.get("query_string", b"")
     return (raw + b"?" + query if query else raw).decode("latin-1")
-
-
-def unzip(body: bytes) -> bytes:
-    """The content of a gzip body; empty for anything wrong with it, as TensorFlow Serving does."""
-    decompressor = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-    try:
-        content = decompressor.decompress(body, _LARGEST_UNZIPPED)
-    except zlib.error:
-        return b""
-    return content if decompressor.eof else b""
 
 
 async def _unexpected(

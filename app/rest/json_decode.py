@@ -45,14 +45,18 @@ class PredictBody:
     document: dict[str, object]
 
 
-def read_predict(body: bytes) -> PredictBody:
+def read_predict(body: bytes, max_depth: int = 0) -> PredictBody:
     """Parse a predict request as far as that is possible without the model.
+
+    Args:
+        body: the JSON.
+        max_depth: levels of brackets in it; 0 for any number.
 
     Raises:
         ServingError: INVALID_ARGUMENT for wrong JSON, a top level that is not an object, or a
             `signature_name` that is not a string.
     """
-    document = parse(body)
+    document = parse(body, max_depth)
     if not isinstance(document, dict):
         raise invalid_argument(f"JSON Value: {debug_text(document)} Is not object")
     name = document.get("signature_name", "")

@@ -28,13 +28,17 @@ class ExamplesBody:
     input: Any
 
 
-def read_examples(body: bytes) -> ExamplesBody:
+def read_examples(body: bytes, max_depth: int = 0) -> ExamplesBody:
     """Parse a request, which needs no model: features say their kind themselves.
+
+    Args:
+        body: the JSON.
+        max_depth: levels of brackets in it; 0 for any number.
 
     Raises:
         ServingError: INVALID_ARGUMENT with TensorFlow Serving's text.
     """
-    request = read_predict(body)
+    request = read_predict(body, max_depth)
     document = request.document
     message = input_pb2.Input()
     context = document.get("context")

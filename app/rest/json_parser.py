@@ -19,16 +19,30 @@ import math
 import re
 from typing import Any
 
+import numpy as np
 import orjson
 
 from app.errors import invalid_argument
-from app.rest.json_reader import Reader, integer
+from app.rest.json_reader import Reader, integer, too_deep
 
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD]")
 
 
-def parse(body: bytes) -> object:
+# Brackets that open and close, as what they add to the depth.
+_STEPS = np.zeros(256, np.int8)
+_STEPS[[*b"[{"]] = 1
+_STEPS[[*b"]}"]] = -1
+_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
+# orjson refuses more levels than it has, and so does the json module; both then leave it to `Reader`.
+_PARSED_FAST = 1024
+
+
+def parse(body: bytes, max_depth: int = 0) -> object:
     """Parse a request body as TensorFlow Serving does.
+
+    Args:
+        body: the JSON.
+        max_depth: levels of brackets in it; 0 for any number.
 
     Returns:
         dict (of duplicate keys the first one counts), list, str (bytes that are not UTF-8 as surrogate
@@ -40,6 +54,8 @@ def parse(body: bytes) -> object:
     """
     if not body:
         raise invalid_argument("JSON Parse error: The document is empty")
+    if 0 < max_depth < _PARSED_FAST:
+        _check_depth(body, max_depth)
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -54,7 +70,16 @@ def parse(body: bytes) -> object:
             return _parse_leniently(body)
         except (ValueError, RecursionError):
             pass
-    return Reader(body).document()
+    return Reader(body, max_depth).document()
+
+
+def _check_depth(body: bytes, max_depth: int) -> None:
+    """Refuse what is nested deeper, before anything is made of it."""
+    if body.count(b"[") + body.count(b"{") <= max_depth:
+        return
+    brackets = np.frombuffer(_TEXT.sub(b"", body), np.uint8)
+    if _STEPS[brackets].cumsum(dtype=np.int32).max(initial=0) > max_depth:
+        raise too_deep(max_depth)
 
 
 def _keys_are_distinct(body: bytes, document: object) -> bool:

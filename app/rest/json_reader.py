@@ -46,15 +46,23 @@ _BAD_HEX = "Incorrect hex digit after \\u escape in string."
 _BAD_SURROGATE = "The surrogate pair in string is invalid."
 
 
+def too_deep(max_depth: int) -> ServingError:
+    """The error for more levels of brackets than are taken."""
+    return invalid_argument(
+        f"JSON Parse error: more than {max_depth} levels of brackets (--rest_api_max_json_depth)."
+    )
+
+
 class Reader:
     """RapidJSON's iterative parser over one body, which a NUL byte ends.
 
     It never recurses and is linear in the length of the body.
     """
 
-    def __init__(self, body: bytes) -> None:
-        """Stand before the first byte of `body`."""
+    def __init__(self, body: bytes, max_depth: int = 0) -> None:
+        """Stand before the first byte of `body`, which may have so many levels; 0 for any number."""
         self._body = body
+        self._max_depth = max_depth
         self._at = 0
         # The parser's state is named by what is wrong if the next token does not fit it.
         self._state = _EMPTY
@@ -123,6 +131,8 @@ class Reader:
             raise self._error(self._state)
 
     def _open(self, container: list[object] | dict[str, object], state: str) -> None:
+        if 0 < self._max_depth <= len(self._stack):
+            raise too_deep(self._max_depth)
         self._put(container)
         self._stack.append(container)
         self._at += 1

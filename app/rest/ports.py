@@ -89,8 +89,6 @@ def stop_listening(reserved: socket.socket) -> None:
     nobody accepted are reset, so that no client waits for a process that has died.
     """
     reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)  # exclusive again
-    try:
+    # A shutdown before it listens would stay with the socket: its connections would be born closed.
+    if reserved.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         reserved.shutdown(socket.SHUT_RDWR)
-    except OSError as error:
-        if error.errno != errno.ENOTCONN:
-            raise

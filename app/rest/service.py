@@ -12,6 +12,7 @@ import orjson
 from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2
 
+from app.admission import Admission, nothing
 from app.api.inference import classify, regress
 from app.api.metadata import SIGNATURE_DEF, get_model_metadata
 from app.api.model_list import list_models
@@ -26,6 +27,7 @@ from app.lifecycle.states import StateBoard
 from app.options import Options
 from app.recording.prediction_logs import record_inference, record_predict
 from app.rest import json_decode, json_encode, json_examples, paths
+from app.rest.body import TooLargeError
 from app.rest.paths import Action, Route
 from app.telemetry.ferry_metrics import RunClock, Traffic
 from app.telemetry.observation import current
@@ -47,6 +49,7 @@ class Reply(NamedTuple):
         api: the method's word in the path; empty for status, metadata and OPTIONS.
         micros: what the answer took, in microseconds.
         stages: nanoseconds of decoding, running and encoding; empty if no model was run.
+        retry_after: seconds after which to try again, if that may help.
     """
 
     status: int
@@ -56,6 +59,7 @@ class Reply(NamedTuple):
     api: str = ""
     micros: int = 0
     stages: tuple[int, ...] = ()
+    retry_after: float | None = None
 
 
 class RestService:
@@ -68,6 +72,8 @@ class RestService:
         options: Options,
         metrics: ServingMetrics | None = None,
         models: Callable[[], Mapping[str, ModelConfig]] = dict,
+        *,
+        admission: Admission | None = None,
     ) -> None:
         """Prepare to answer.
 
@@ -77,8 +83,11 @@ class RestService:
             options: of the server.
             metrics: where requests are counted; nowhere if None.
             models: the configuration in force, for the list of models.
+            admission: decides which requests to models are taken on; by `options` alone if None.
         """
         self._metrics = metrics or ServingMetrics.make()
+        self._admission = admission or Admission(options, self._metrics.ferry.refused, models)
+        self._max_depth = options.rest_api_max_json_depth
         self._models = models
         self._traffic = {
             f":{action.value}": self._metrics.ferry.traffic(action.value, "REST") for action in _INFERENCE
@@ -87,6 +96,38 @@ class RestService:
         self._registry = registry
         self._board = board
         self._check_method_name = options.enable_signature_method_name_check
+
+    def admit(self, method: str, target: str) -> Callable[[], None]:
+        """Take a request on before its body is read; the result has to be called when it is over.
+
+        Raises:
+            ServingError: RESOURCE_EXHAUSTED beyond what `Admission` allows.
+        """
+        if not self._admission.limits:
+            return nothing
+        try:
+            route = paths.route(method, target)
+        except (ServingError, paths.EmptyBadRequestError):
+            return nothing  # `answer` says why
+        if route.action not in _INFERENCE:
+            return nothing
+        leave = self._admission.enter()
+        try:
+            self._admission.check_rate(route.spec.name)
+        except ServingError:
+            leave()
+            raise
+        return leave
+
+    def refused(self, target: str, error: ServingError) -> Reply:
+        """The reply to a request that was not taken on."""
+        return error_reply(error, _model_in(target))
+
+    def too_large(self, target: str, error: TooLargeError) -> Reply:
+        """The reply to a request with a body beyond a limit."""
+        self._metrics.ferry.refused.increment(error.reason)
+        body = json_encode.encode_error(error.text)
+        return Reply(413, body, Code.RESOURCE_EXHAUSTED, _model_in(target))
 
     def answer(self, method: str, target: str, body: bytes, deadline: float | None = None) -> Reply:
         """Answer one request; every failure becomes an error body. Counting the reply is the caller's.
@@ -121,12 +162,8 @@ class RestService:
 
     def timed_out(self, method: str, target: str) -> Reply:
         """The reply to a request whose `answer` takes too long."""
-        try:
-            model = paths.route(method, target).spec.name
-        except (ServingError, paths.EmptyBadRequestError):
-            model = ""
         error = ServingError(Code.DEADLINE_EXCEEDED, "Timed out waiting for notification")
-        return error_reply(error, model)
+        return error_reply(error, _model_in(target, method))
 
     def traffic(self, target: str) -> Traffic:
         """Where a request to `target` is counted while it is under way, with its bytes."""
@@ -158,7 +195,7 @@ class RestService:
         return json_encode.encode_regress(result)
 
     def _predict(self, spec: ModelSpec, body: bytes, deadline: float | None, clock: RunClock) -> bytes:
-        request = json_decode.read_predict(body)
+        request = json_decode.read_predict(body, self._max_depth)
         if request.signature_name:
             spec = replace(spec, signature_name=request.signature_name)
         with resolve(self._registry, spec) as handle:
@@ -185,7 +222,7 @@ class RestService:
         deadline: float | None,
         clock: RunClock,
     ) -> Any:
-        request = json_examples.read_examples(body)
+        request = json_examples.read_examples(body, self._max_depth)
         spec = replace(spec, signature_name=request.signature_name)
         with resolve(self._registry, spec) as handle:
             response = method(
@@ -218,7 +255,16 @@ class RestService:
 
 def error_reply(error: ServingError, model: str = "") -> Reply:
     """The answer that tells a client of `error`."""
-    return Reply(error.code.http_status, json_encode.encode_error(error.message), error.code, model)
+    body = json_encode.encode_error(error.message)
+    return Reply(error.code.http_status, body, error.code, model, retry_after=error.retry_after)
+
+
+def _model_in(target: str, method: str = "POST") -> str:
+    """The name of the model that a request asks for; empty if there is none."""
+    try:
+        return paths.route(method, target).spec.name
+    except (ServingError, paths.EmptyBadRequestError):
+        return ""
 
 
 def _input_map(model: Model, signature_name: str) -> Mapping[str, TensorSpec]:

@@ -10,6 +10,7 @@ import logging
 import mmap
 import signal
 import socket
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 from gunicorn.glogging import Logger
 
+from app.lifecycle.black_box import BlackBox
 from app.options import Options
 from app.rest.ports import stop_listening
 from app.rest.worker import Serving, Worker
@@ -29,6 +31,9 @@ FAILED_START = 255
 
 # What the parent allows beyond the drain for closing the models before it kills the worker.
 _CLOSING_SECONDS = 1.5
+# A worker that dies so soon was not worth starting at once; the pause doubles up to the longest.
+_SHORT_LIFE_SECONDS = 60.0
+_LONGEST_PAUSE_SECONDS = 30.0
 
 
 class WorkerState:
@@ -73,11 +78,12 @@ class _Logger(Logger):  # type: ignore[misc] # gunicorn has no types
 class _Application(BaseApplication):  # type: ignore[misc] # gunicorn has no types
     """What gunicorn is told, and what the worker needs to know."""
 
-    def __init__(self, options: Options, make_server: Callable[[Options], Serving]) -> None:
+    def __init__(self, options: Options, make_server: Callable[[Options, BlackBox], Serving]) -> None:
         self.options = options
         self.make_server = make_server
         self.drain_seconds = options.drain_seconds
         self.worker_state = WorkerState()
+        self.black_box = BlackBox()
         super().__init__()
 
     def load_config(self) -> None:
@@ -107,6 +113,8 @@ class _Arbiter(Arbiter):  # type: ignore[misc] # gunicorn has no types
         self.LISTENERS = list(listeners)
         self._rest_sockets = list(listeners)
         self._ending = False
+        self._spawned_at = self._not_before = 0.0
+        self._short_lives = 0
 
     def start(self) -> None:
         sockets: list[Any] = self.LISTENERS
@@ -127,6 +135,7 @@ class _Arbiter(Arbiter):  # type: ignore[misc] # gunicorn has no types
 
     def spawn_worker(self) -> Any:
         self.app.worker_state.reset()
+        self._spawned_at = time.monotonic()
         return super().spawn_worker()
 
     def reap_workers(self) -> None:
@@ -136,9 +145,21 @@ class _Arbiter(Arbiter):  # type: ignore[misc] # gunicorn has no types
             return
         for reserved in self._rest_sockets:
             stop_listening(reserved)
-        if not self.app.worker_state.served:
+        findings = self.app.black_box.find()
+        if not self.app.worker_state.served and not findings.loading:
             raise HaltServer("The worker died before it could serve.", FAILED_START)
-        logger.error("The serving process died; starting it again.")
+        self._not_before = time.monotonic() + self._pause()
+        logger.error("The serving process died; starting it again. %s", findings)
+
+    def _pause(self) -> float:
+        """Seconds until the next worker: none after a long life, more and more after short ones."""
+        short = time.monotonic() - self._spawned_at < _SHORT_LIFE_SECONDS
+        self._short_lives = self._short_lives + 1 if short else 0
+        return 0.0 if self._short_lives < 2 else min(_LONGEST_PAUSE_SECONDS, 2.0 ** (self._short_lives - 2))
+
+    def manage_workers(self) -> None:
+        if self.WORKERS or time.monotonic() >= self._not_before:
+            super().manage_workers()
 
     # TensorFlow Serving reacts to no signal; of gunicorn's, ending and draining are useful here.
     def handle_hup(self) -> None:
@@ -161,7 +182,7 @@ class _NoSocket:
 
 
 def supervise(
-    options: Options, sockets: Sequence[socket.socket], make_server: Callable[[Options], Serving]
+    options: Options, sockets: Sequence[socket.socket], make_server: Callable[[Options, BlackBox], Serving]
 ) -> int:
     """Run the server until it is told to end.
 

@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 _BOOT_ERROR = 3
 _BACKLOG = 2048
 _DRAIN_LOOK_SECONDS = 0.05
+_NEVER_SECONDS = 10**8
+_TICKS_A_SECOND = 10  # uvicorn's
 
 
 class Serving(Protocol):
@@ -38,12 +40,14 @@ class Serving(Protocol):
 
     Attributes:
         rest: the ASGI application; it is asked for once `start` is done.
+        http_protocol: makes the protocol of each of its connections, which `tick` once a second.
         rest_tls: for encrypted connections to it; None for plain ones.
         probes: what health checks are told without TLS.
     """
 
     rest: Any
     rest_tls: ssl.SSLContext | None
+    http_protocol: Any
     probes: Mapping[str, Page]
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -91,6 +95,8 @@ class Worker(UvicornWorker):  # type: ignore[misc] # its package has no types
             sys.stderr.flush()
             os._exit(0)
         self.config.app = server.rest
+        self.config.http = server.http_protocol
+        self.config.timeout_keep_alive = _NEVER_SECONDS  # connections watch that themselves
         await _HttpServer(self, server, stop).serve(self.sockets)
         await asyncio.to_thread(server.stop)
         # A model that outran the drain still holds its thread, which Python would wait for.
@@ -98,7 +104,7 @@ class Worker(UvicornWorker):  # type: ignore[misc] # its package has no types
         os._exit(0)
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> Serving:
-        server: Serving = self.app.make_server(self.app.options)
+        server: Serving = self.app.make_server(self.app.options, self.app.black_box)
         server.start(loop)
         return server
 
@@ -170,6 +176,11 @@ class _HttpServer(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if self._stop.is_set() or self._worker.is_orphan():
             self.should_exit = True
+        if counter % _TICKS_A_SECOND == 0:
+            now = time.monotonic()
+            connections: list[Any] = list(self.server_state.connections)
+            for connection in connections:
+                connection.tick(now)
         return bool(await super().on_tick(counter))
 
     async def shutdown(self, sockets: list[Any] | None = None) -> None:

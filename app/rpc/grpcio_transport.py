@@ -16,12 +16,14 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
+from app.admission import Admission
 from app.errors import Code, ServingError
 from app.options import Options
 from app.rpc.access import Access
 from app.rpc.addresses import authority
 from app.rpc.channel_arguments import channel_arguments
 from app.rpc.grpcio_credentials import credentials
+from app.rpc.grpcio_places import STATUS_CODES, PlacesPool, refusing_handler
 from app.rpc.grpcio_streams import answers_of
 from app.rpc.methods import (
     Call,
@@ -31,6 +33,7 @@ from app.rpc.methods import (
     StreamMethod,
     Table,
     is_seen,
+    retry_metadata,
     wire_message,
 )
 from app.security.tls import WatchedTls
@@ -46,7 +49,6 @@ _NO_DEADLINE_SECONDS = (2**31 - 1) / 1000
 _DIALOGUE_THREADS = 4
 # A client that does not read blocks the one that sends to it.
 _PUSH_THREADS = 4
-_STATUS_CODES = {status.value[0]: status for status in grpc.StatusCode}
 
 
 class GrpcServer:
@@ -61,6 +63,7 @@ class GrpcServer:
         tls: WatchedTls | None = None,
         access: Access | None = None,
         host: str = "0.0.0.0",
+        admission: Admission | None = None,
     ) -> None:
         """Prepare a server; nothing is bound yet.
 
@@ -71,16 +74,15 @@ class GrpcServer:
             tls: for encrypted connections, to the port and the socket.
             access: asked about every call; all are let in if None.
             host: the IP address to listen on.
+            admission: of calls to models; all are taken on if None.
         """
         self._options = options
-        self._handler = _TableHandler(methods, access, observer or Observer())
+        threads = futures.ThreadPoolExecutor(options.grpc_max_threads, thread_name_prefix="ferry-grpc")
+        self._handler = _TableHandler(methods, threads, access, admission, observer or Observer())
         self._tls = tls
         self._host = host
-        self._server = grpc.server(
-            futures.ThreadPoolExecutor(options.grpc_max_threads, thread_name_prefix="ferry-grpc"),
-            handlers=[self._handler],
-            options=list(channel_arguments(options.grpc_channel_arguments).items()),
-        )
+        arguments = channel_arguments(options.grpc_channel_arguments, options.max_connections)
+        self._server = grpc.server(threads, handlers=[self._handler], options=list(arguments.items()))
 
     def start(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         """Bind, listen and serve.
@@ -132,9 +134,18 @@ class GrpcServer:
 class _TableHandler(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in its stubs only
     """Looks calls up in the table; what is not there is UNIMPLEMENTED, without a text."""
 
-    def __init__(self, methods: Table, access: Access | None, observer: Observer) -> None:
+    def __init__(
+        self,
+        methods: Table,
+        threads: futures.ThreadPoolExecutor,
+        access: Access | None,
+        admission: Admission | None,
+        observer: Observer,
+    ) -> None:
         self._access = access
         self._observer = observer
+        self._admission = admission
+        self._limited: set[str] = set()
         self._dialogues: set[Any] = set()  # the contexts of those that are open
         quick = self._quick = futures.ThreadPoolExecutor(1, thread_name_prefix="ferry-grpc-quick")
         talking = futures.ThreadPoolExecutor(_DIALOGUE_THREADS, thread_name_prefix="ferry-grpc-talk")
@@ -145,6 +156,9 @@ class _TableHandler(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
                 unary = _behaviour(path, method)
                 if method.quick:
                     unary.experimental_thread_pool = quick
+                elif method.takes_place and admission is not None and admission.limits:
+                    unary.experimental_thread_pool = PlacesPool(threads, admission)
+                    self._limited.add(path)
                 # Bytes in and out: their number is counted beside the call.
                 handler = grpc.unary_unary_rpc_method_handler(unary)
             elif isinstance(method, PushMethod):
@@ -177,7 +191,11 @@ class _TableHandler(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
             given = [_text(found.get(name, "")) for name in ("authorization", "x-api-key")]
             refusal = self._access.refusal(path, *given)
             if refusal is not None:
-                return _refused(refusal, self._quick)
+                return refusing_handler(refusal, self._quick)
+        if self._admission is not None and path in self._limited:
+            error = self._admission.refusal()
+            if error is not None:
+                return refusing_handler(error, self._quick)
         if self._observer.active and handler.unary_unary is not None and is_seen(path):
             return self._observed(handler.unary_unary, handler_call_details)
         return handler
@@ -204,18 +222,6 @@ class _TableHandler(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
 
 def _text(value: str | bytes) -> str:
     return value if isinstance(value, str) else value.decode("latin-1")
-
-
-def _refused(error: ServingError, threads: futures.Executor) -> Any:
-    """Ends a call of any kind before one of its messages is read."""
-
-    def refuse(requests: Any, context: Any) -> Any:
-        del requests
-        context.abort(_STATUS_CODES[int(error.code)], wire_message(error))
-
-    behaviour: Any = refuse
-    behaviour.experimental_thread_pool = threads
-    return grpc.stream_stream_rpc_method_handler(behaviour)
 
 
 def _observed(observer: Observer, seen: Observation, behaviour: Any, data: bytes, context: Any) -> Any:
@@ -279,7 +285,9 @@ def _errors_told(path: str, context: Any) -> Iterator[None]:
     try:
         yield
     except ServingError as error:
-        context.abort(_STATUS_CODES[int(error.code)], wire_message(error))
+        if error.retry_after is not None:
+            context.set_trailing_metadata(retry_metadata(error))
+        context.abort(STATUS_CODES[int(error.code)], wire_message(error))
     except DecodeError:
         context.abort(grpc.StatusCode.INTERNAL, "Exception deserializing request!")
     except Exception as error:

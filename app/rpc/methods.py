@@ -22,6 +22,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
+from app.admission import Admission, whole_seconds
 from app.api.inference import classify, multi_inference, regress
 from app.api.metadata import check_fields, get_model_metadata
 from app.api.model_status import get_model_status
@@ -63,6 +64,7 @@ class Method:
         traffic: where a transport counts calls and bytes.
         quick: takes microseconds, and has to be answered even while models take every thread.
         blocks: whether it waits for other things than the model that it runs, and so needs a thread.
+        takes_place: whether calls count for `--max_in_flight_requests`.
     """
 
     request: type[Any]
@@ -70,6 +72,7 @@ class Method:
     traffic: Traffic = field(default_factory=Traffic)
     quick: bool = False
     blocks: bool = False
+    takes_place: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,8 @@ def method_table(
     options: Options,
     apply_models: ApplyModels,
     metrics: ServingMetrics | None = None,
+    *,
+    admission: Admission | None = None,
 ) -> Mapping[str, Method]:
     """Every method that is served, by path such as `/tensorflow.serving.PredictionService/Predict`.
 
@@ -135,23 +140,30 @@ def method_table(
         options: of the server.
         apply_models: puts a new list of models into force.
         metrics: where requests are counted; nowhere if None.
+        admission: of requests to models; by `options` alone if None.
     """
     metrics = metrics or ServingMetrics.make()
+    admission = admission or Admission(options, metrics.ferry.refused)
+    counted = partial(_counted, metrics, admission.check_rate)
     predict_ = partial(_predict, registry, options)
     classify_ = partial(_infer, registry, options, method=classify)
     regress_ = partial(_infer, registry, options, method=regress)
     prediction = "/tensorflow.serving.PredictionService/"
     model = "/tensorflow.serving.ModelService/"
     methods = {
-        prediction + "Predict": Method(predict_pb2.PredictRequest, _counted(metrics, "Predict", predict_)),
+        prediction + "Predict": Method(
+            predict_pb2.PredictRequest, counted("Predict", predict_), takes_place=True
+        ),
         prediction + "Classify": Method(
-            classification_pb2.ClassificationRequest, _counted(metrics, "Classify", classify_)
+            classification_pb2.ClassificationRequest, counted("Classify", classify_), takes_place=True
         ),
         prediction + "Regress": Method(
-            regression_pb2.RegressionRequest, _counted(metrics, "Regress", regress_)
+            regression_pb2.RegressionRequest, counted("Regress", regress_), takes_place=True
         ),
         prediction + "MultiInference": Method(
-            inference_pb2.MultiInferenceRequest, partial(_multi_inference, registry, options, metrics)
+            inference_pb2.MultiInferenceRequest,
+            partial(_multi_inference, registry, options, metrics, check_rate=admission.check_rate),
+            takes_place=True,
         ),
         prediction + "GetModelMetadata": Method(
             get_model_metadata_pb2.GetModelMetadataRequest, partial(_metadata, registry)
@@ -187,6 +199,16 @@ def wire_message(error: ServingError) -> str:
     return f"{kept}...TRUNCATED"
 
 
+def retry_metadata(error: ServingError) -> tuple[tuple[str, str], ...]:
+    """What `error` says beside code and text: when to try again, for gRPC's own retries and for people."""
+    if error.retry_after is None:
+        return ()
+    return (
+        ("grpc-retry-pushback-ms", str(round(error.retry_after * 1000))),
+        ("retry-after", str(whole_seconds(error.retry_after))),
+    )
+
+
 def _spec(request: Any) -> ModelSpec:
     """The model spec of a request, which may still lack a name."""
     if not request.HasField("model_spec"):
@@ -210,15 +232,19 @@ def _require_name(spec: ModelSpec) -> None:
 
 
 def _counted(
-    metrics: ServingMetrics, api: str, handle: Callable[[Any, Call, RunClock], Any]
+    metrics: ServingMetrics,
+    check_rate: Callable[[str], None],
+    api: str,
+    handle: Callable[[Any, Call, RunClock], Any],
 ) -> Callable[[Any, Call], Any]:
-    """`handle`, with the count of its requests and the times of those that succeed."""
+    """`handle`, with the count of its requests, their rate, and the times of those that succeed."""
 
     def counted(request: Any, call: Call) -> Any:
         start = time.perf_counter_ns()
         model, code = request.model_spec.name, Code.INTERNAL
         clock = metrics.observe_run(model)
         try:
+            check_rate(model)
             response = handle(request, call, clock)
             code = Code.OK
         except ServingError as error:
@@ -284,11 +310,18 @@ def _infer(
 
 
 def _multi_inference(
-    registry: Registry, options: Options, metrics: ServingMetrics, request: Any, call: Call
+    registry: Registry,
+    options: Options,
+    metrics: ServingMetrics,
+    request: Any,
+    call: Call,
+    *,
+    check_rate: Callable[[str], None],
 ) -> Any:
     # The first task names the model; without tasks there is no name.
     spec = _model_spec(request.tasks[0].model_spec) if request.tasks else ModelSpec("")
     _require_name(spec)
+    check_rate(spec.name)
     with resolve(registry, spec) as handle:
         return multi_inference(
             handle,

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
+from app.admission import Admission
 from app.lifecycle.readiness import Readiness
 from app.options import Options
 from app.rpc import health, profiler, reflection
@@ -41,6 +42,7 @@ class GrpcServers:
         security: Security,
         *,
         observer: Observer | None = None,
+        admission: Admission | None = None,
     ) -> None:
         """Prepare to serve; nothing is bound yet.
 
@@ -51,9 +53,10 @@ class GrpcServers:
             options: of the server.
             security: TLS and tokens, of all ports.
             observer: sees the unary calls to all ports.
+            admission: of calls to models and of connections, on all ports.
         """
         self._secure = security.grpc_tls is not None
-        make = partial(_server, security=security, observer=observer)
+        make = partial(_server, security=security, observer=observer, admission=admission)
         table = _with_tools(main_table(api, profiles, options), readiness, options)
         self._servers = [make(table, options)]
         if options.admin_port:
@@ -126,6 +129,7 @@ def _server(
     *,
     security: Security,
     observer: Observer | None,
+    admission: Admission | None,
     host: str = "0.0.0.0",
 ) -> GrpcServer | Http2Server:
     """What `--grpc_transport` names; the command line has checked it."""
@@ -133,5 +137,7 @@ def _server(
     tls = security.grpc_tls
     if options.grpc_transport == "http2":
         context = None if tls is None else LiveContext.of(tls, "h2")
-        return Http2Server(methods, options, observer, tls=context, access=access, host=host)
-    return GrpcServer(methods, options, observer, tls=tls, access=access, host=host)
+        return Http2Server(
+            methods, options, observer, tls=context, access=access, host=host, admission=admission
+        )
+    return GrpcServer(methods, options, observer, tls=tls, access=access, host=host, admission=admission)

@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from app.telemetry.metrics import Cells, Distribution, Histogram, Labels, Registry
+from app.telemetry.metrics import Cells, Counter, Distribution, Histogram, Labels, Registry
 from app.telemetry.observation import note_run
 
 STAGES = ("decode", "run", "encode")
@@ -158,11 +158,13 @@ class FerryMetrics:
         registry: holds them, for the metrics page.
         stages: of the requests that ran a model.
         load_seconds: of each load with its warm-up, by model and name of the status code.
+        refused: requests and connections that a limit refused, by its name.
     """
 
     registry: Registry
     stages: Stages
     load_seconds: Histogram
+    refused: Counter
     _traffic: dict[Labels, Traffic] = field(default_factory=dict)
 
     @staticmethod
@@ -184,7 +186,10 @@ class FerryMetrics:
             "status",
             text="Attempts to load a version, warm-up included, by the code that they ended with.",
         )
-        metrics = FerryMetrics(registry, stages, load_seconds)
+        refused = registry.counter(
+            "/ferry/requests_refused", "reason", text="Requests and connections that a limit refused."
+        )
+        metrics = FerryMetrics(registry, stages, load_seconds, refused)
         metrics._add_traffic()
         return metrics
 

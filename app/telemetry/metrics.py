@@ -75,9 +75,9 @@ class Counter(_Labelled):
 
     kind = "counter"
 
-    def __init__(self, name: str, labels: Labels = (), *, lazy: bool = False) -> None:
+    def __init__(self, name: str, labels: Labels = (), *, lazy: bool = False, text: str = "") -> None:
         """Made by `Registry.counter`."""
-        super().__init__(name, labels, lazy)
+        super().__init__(name, labels, lazy, text)
         self._cells: dict[Labels, int] = {}
 
     def increment(self, *values: str, by: int = 1) -> None:
@@ -218,9 +218,9 @@ class Registry:
         """Without metrics."""
         self._metrics: dict[str, Metric] = {}
 
-    def counter(self, name: str, *labels: str) -> Counter:
+    def counter(self, name: str, *labels: str, text: str = "") -> Counter:
         """Make a counter with these labels."""
-        return self._add(Counter(name, labels))
+        return self._add(Counter(name, labels, text=text))
 
     def gauge(self, name: str, *labels: str) -> Gauge:
         """Make a gauge with these labels."""

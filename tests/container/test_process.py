@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from pathlib import Path
+from typing import Any
 
 import docker
+import grpc
 import pytest
+import requests
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
+from app.options import TRANSPORTS
 from tests.container.containers import MODEL, QUICK_HEALTH, Server, make_readable, started
+from tests.support import models
 from tests.support.process import wait_until
 
 pytestmark = pytest.mark.container
+
+STEPS = 200_000  # a run of some hundredths of a second, or more
 
 
 def stop(server: Server) -> int:
@@ -25,6 +34,76 @@ def test_docker_stop_ends_it_in_order(client: docker.DockerClient, image: str, s
     with started(client, image, mounts=mounts, environment={"MODEL_NAME": MODEL}) as server:
         server.wait_ready()
         assert stop(server) == 0
+
+
+class Clients:
+    """REST and gRPC clients that keep a connection each and ask without a pause until the server ends it."""
+
+    def __init__(self, url: str, target: str) -> None:
+        self.answered: list[str] = []
+        self.lost: list[object] = []
+        self.stopping = threading.Event()
+        self._url, self._target = url, target
+        self._threads = [threading.Thread(target=kind) for kind in (self._rest, self._grpc) * 3]
+        for thread in self._threads:
+            thread.start()
+
+    def _rest(self) -> None:
+        with requests.Session() as session:
+            ends = False
+            while not ends:
+                try:
+                    answer = session.post(self._url, json={"inputs": STEPS}, timeout=60)
+                    assert answer.json() == {"outputs": STEPS}
+                except (requests.RequestException, AssertionError) as error:
+                    self.lost.append(error)
+                    return
+                self.answered.append("REST")
+                ends = answer.headers.get("Connection") == "close"
+
+    def _grpc(self) -> None:
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name = "busy"
+        request.inputs["x"].dtype = 9
+        request.inputs["x"].tensor_shape.SetInParent()
+        request.inputs["x"].int64_val.append(STEPS)
+        with grpc.insecure_channel(self._target) as channel:
+            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+            while True:
+                before = not self.stopping.is_set()  # what is sent later may find the port closed
+                try:
+                    stub.Predict(request, timeout=60)
+                except grpc.RpcError as error:
+                    status: Any = error
+                    if before or status.code() is not grpc.StatusCode.UNAVAILABLE:
+                        self.lost.append(status)
+                    return
+                self.answered.append("gRPC")
+
+    def join(self) -> None:
+        """Wait until every client has ended."""
+        for thread in self._threads:
+            thread.join()
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_docker_stop_under_load_loses_no_accepted_request(
+    client: docker.DockerClient, image: str, tmp_path: Path, transport: str
+) -> None:
+    base_path = tmp_path / "busy"
+    models.save_busy(base_path / "1")
+    mounts = {make_readable(base_path): "/models/busy"}
+    flags = (f"--grpc_transport={transport}", "--rest_api_timeout_in_ms=0")
+    environment = {"MODEL_NAME": "busy"}
+    with started(client, image, *flags, model="busy", mounts=mounts, environment=environment) as server:
+        server.wait_ready()
+        clients = Clients(server.url(":predict"), f"127.0.0.1:{server.port(8500)}")
+        wait_until(lambda: {"REST", "gRPC"} <= set(clients.answered), "both protocols are answered")
+        clients.stopping.set()
+        status = stop(server)
+        clients.join()
+        assert clients.lost == []
+        assert status == 0
 
 
 def test_docker_stop_ends_it_while_it_waits_for_a_model(client: docker.DockerClient, image: str) -> None:

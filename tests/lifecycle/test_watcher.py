@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import queue
+import resource
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,3 +97,21 @@ def test_without_events_a_warning_names_the_way_out(
     watcher.watch(str(tmp_path))
     (message,) = caplog.messages
     assert "found by polling only" in message
+
+
+def test_without_an_inotify_instance_the_same_is_said_and_nothing_else_happens(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # No file descriptor is left, which is how the kernel answers for too many instances as well.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        watcher = Watcher(lambda _: None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    watcher.start()
+    watcher.watch_only({str(tmp_path)})
+    watcher.watch_only(set())
+    watcher.stop()
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert "new versions are found by polling only" in message

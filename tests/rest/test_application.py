@@ -13,7 +13,8 @@ from falcon import testing
 from app.config.auth_tokens import Group, Token
 from app.lifecycle.states import StateBoard
 from app.options import Options
-from app.rest.application import make_application, unzip
+from app.rest.application import make_application
+from app.rest.body import unzip
 from app.rest.pages import Content, Page
 from app.rest.service import Reply, RestService
 from app.security.guard import Guard

@@ -173,3 +173,21 @@ def test_hostile_bodies_are_answered() -> None:
         b"0." + b"0" * 200_000 + b"e999",
     ):
         outcome(body, carefully=False)
+
+
+@pytest.mark.parametrize("limit", [3, 1023, 1024, 2000])
+def test_nesting_can_be_limited(limit: int) -> None:
+    def nested(depth: int) -> bytes:
+        return b'[{"[[[[": "]\\"[[["}],' * 2 + b"[" * depth + b"1" + b"]" * depth
+
+    for depth in (limit - 1, limit):
+        body = b"[" + nested(depth - 1) + b"]"
+        parse(body, limit)
+    for depth in (limit + 1, limit + 100_000):
+        with pytest.raises(ServingError, match=f"more than {limit} levels of brackets"):
+            parse(b"[" + nested(depth - 1) + b"]", limit)
+
+
+def test_a_text_without_an_end_does_not_hide_what_is_before_it() -> None:
+    with pytest.raises(ServingError, match="more than 2 levels"):
+        parse(b'[[["[', 2)

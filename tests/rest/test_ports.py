@@ -63,3 +63,17 @@ def test_rest_is_reached_over_ipv4_and_can_stop_and_start_listening() -> None:
             stop_listening(reserved)
             assert not accepts(port)
         assert reserved.getsockname()[1] == port
+
+
+def test_a_port_that_was_closed_before_it_ever_listened_serves_later() -> None:
+    """A worker that dies while it loads has not listened yet."""
+    port = free_port()
+    with reserve_rest(port) as reserved:
+        stop_listening(reserved)
+        prepare_to_listen(reserved)
+        reserved.listen()
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+            server, _ = reserved.accept()
+            with server:
+                server.sendall(b"here")
+                assert client.recv(4) == b"here"

@@ -313,3 +313,72 @@ def write_warmup(path: Path, *records: Any) -> Path:
         for record in records:
             writer.write(record if isinstance(record, bytes) else record.SerializeToString())
     return file
+
+
+def save_reaching(path: Path) -> Path:
+    """A model that reads and writes files and prints: x string [] is a file's name, y its content.
+
+    The write hides in a function of a loop, the rest in a branch; a dataset reads records too.
+    """
+    tf = tensorflow()
+    module = tf.Module()
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.string, name="x")])  # type: ignore[untyped-decorator]
+    def read(x: Any) -> Any:
+        def written(i: Any) -> Any:
+            tf.io.write_file(tf.strings.join([x, ".copy"]), "seen")
+            return (i + 1,)
+
+        tf.while_loop(lambda i: i < 1, written, (tf.constant(0),))
+        tf.print("reading", x)
+        records = tf.data.TFRecordDataset(tf.constant([], tf.string))
+        count = records.reduce(tf.constant(0, tf.int64), lambda total, _: total + 1)
+        content = tf.cond(tf.strings.length(x) > 0, lambda: tf.io.read_file(x), lambda: x)
+        return {"y": content, "n": count}
+
+    module.read = read
+    return save(module, path, read)
+
+
+def save_vocabulary_function(path: Path, words: Sequence[str]) -> Path:
+    """A TF2 export with a table from a vocabulary file, which is an asset: string [None] to int64."""
+    tf = tensorflow()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    source = path.parent / f"words-{uuid.uuid4().hex}.txt"
+    source.write_text("\n".join(words))
+    initialiser = tf.lookup.TextFileInitializer(
+        str(source),
+        tf.string,
+        tf.lookup.TextFileIndex.WHOLE_LINE,
+        tf.int64,
+        tf.lookup.TextFileIndex.LINE_NUMBER,
+    )
+    module = tf.Module()
+    module.table = tf.lookup.StaticHashTable(initialiser, -1)
+    module.weights = tf.Variable(1)
+    module.function = tf.function(
+        lambda x: {"y": module.table.lookup(x) * tf.cast(module.weights, tf.int64)},
+        input_signature=[tf.TensorSpec([None], tf.string, name="x")],
+    )
+    save(module, path, module.function)
+    source.unlink()
+    return path
+
+
+def save_crashing(path: Path) -> Path:
+    """A model that ends the process when it is warmed up: one of its functions calls itself."""
+    tf = tensorflow()
+    module = tf.Module()
+    floats = tf.TensorSpec([None], tf.float32, name="x")
+    inner = tf.function(lambda x: x + 1.0, input_signature=[floats])
+    module.function = tf.function(lambda x: {"y": inner(x) * 2.0}, input_signature=[floats])
+    save(module, path, module.function)
+
+    def recurse(meta_graph: Any) -> None:
+        for function in meta_graph.graph_def.library.function:
+            signature = function.signature
+            for node in function.node_def:
+                if "PartitionedCall" in node.op and len(signature.input_arg) == 1:
+                    node.attr["f"].func.name = signature.name
+
+    return edit_meta_graph(path, recurse)

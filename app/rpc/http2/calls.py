@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 
+from app.admission import nothing
 from app.errors import Code, ServingError
 from app.rpc.http2.connection import Connection
 from app.rpc.http2.headers import (
@@ -23,7 +24,7 @@ from app.rpc.http2.messages import Message, MessageReader, prefixed, too_large, 
 from app.rpc.http2.service import Outcome, Service, run_timed
 from app.rpc.http2.stream_calls import StreamCall
 from app.rpc.http2.streams import Stream
-from app.rpc.methods import Call, Method, StreamMethod, is_seen, wire_message
+from app.rpc.methods import Call, Method, StreamMethod, is_seen, retry_metadata, wire_message
 from app.rpc.placement import kind_of
 from app.telemetry.observation import Observation
 
@@ -37,10 +38,12 @@ _EXPIRED = ServingError(Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
 class UnaryCall:
     """One request that waits, runs, or is answered."""
 
-    __slots__ = ("call", "future", "message", "method", "reader", "seen", "stream", "timer")
+    __slots__ = ("call", "future", "leave", "message", "method", "reader", "seen", "stream", "timer")
 
-    def __init__(self, stream: Stream, method: Method, deadline: float | None) -> None:
-        """Begin without a message."""
+    def __init__(
+        self, stream: Stream, method: Method, deadline: float | None, leave: Callable[[], None]
+    ) -> None:
+        """Begin without a message; `leave` gives the place of the call back."""
         self.stream = stream
         self.method = method
         self.call = Call(deadline)
@@ -49,11 +52,14 @@ class UnaryCall:
         self.timer: asyncio.TimerHandle | None = None
         self.future: Future[None] | None = None
         self.seen: Observation | None = None
+        self.leave = leave
 
     def cancel(self) -> None:
-        """Nobody waits any more: no clock need run."""
+        """Nobody waits any more: no clock need run, and only what runs in a thread keeps its place."""
         if self.timer is not None:
             self.timer.cancel()
+        if self.future is None or self.future.cancelled():
+            self.leave()
 
 
 class GrpcCalls:
@@ -99,9 +105,7 @@ class GrpcCalls:
         elif isinstance(method, StreamMethod):
             self._begin_streaming(stream, method, deadline)
         else:
-            call = stream.call = UnaryCall(stream, method, deadline)
-            if self._service.observer.active and is_seen(head.path):
-                call.seen = self._begin_seeing(head)
+            self._begin_unary(stream, method, deadline)
 
     def _refuse(self, stream: Stream, head: RequestHead, error: ServingError) -> None:
         if self._service.observer.active:
@@ -111,6 +115,19 @@ class GrpcCalls:
     def _refusal(self, head: RequestHead) -> ServingError | None:
         access = self._service.access
         return None if access is None else access.refusal(head.path, head.authorization, head.api_key)
+
+    def _begin_unary(self, stream: Stream, method: Method, deadline: float | None) -> None:
+        head = stream.head
+        leave, admission = nothing, self._service.admission
+        if method.takes_place and admission is not None:
+            try:
+                leave = admission.enter()
+            except ServingError as error:
+                self._refuse(stream, head, error)
+                return
+        call = stream.call = UnaryCall(stream, method, deadline, leave)
+        if self._service.observer.active and is_seen(head.path):
+            call.seen = self._begin_seeing(head)
 
     def data(self, stream: Stream, payload: bytes | memoryview) -> None:
         """Put the message together."""
@@ -155,12 +172,13 @@ class GrpcCalls:
         stream.call = None
         if call is None:
             return
-        call.cancel()
         if isinstance(call, StreamCall):
+            call.cancel()
             return
         self._ended(call.seen, Code.CANCELLED)
         if call.future is not None and call.future.cancel():
             self._running -= 1
+        call.cancel()
         for queue in (self._later, self._waiting):
             if call in queue:
                 queue.remove(call)
@@ -229,6 +247,7 @@ class GrpcCalls:
 
     def _ran(self, call: UnaryCall, message: Message, outcome: Outcome) -> None:
         self._running -= 1
+        call.leave()
         kind = kind_of(call.stream.head.path, message[0])
         self._service.placement.ran(kind, outcome.seconds, outcome.cpu_seconds, inline=False)
         self._answer(call, outcome.answer)
@@ -260,7 +279,8 @@ class GrpcCalls:
             call.cancel()
             if isinstance(call, UnaryCall):
                 self._ended(call.seen, error.code)
-        block = status_block(error.code, wire_message(error), alone=not stream.begun)
+        alone, more = not stream.begun, retry_metadata(error)
+        block = status_block(error.code, wire_message(error), alone=alone, more=more)
         self._connection.outbox.finish(stream, block)
 
     # --- observers ---

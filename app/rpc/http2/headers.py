@@ -222,11 +222,14 @@ def encoding_for(head: RequestHead, wanted: str) -> str:
     return wanted if wanted in head.accepts else "identity"
 
 
-def status_block(code: Code, message: str, *, alone: bool = False) -> bytes:
-    """The trailers that end a call; with `alone` they are the whole answer."""
+def status_block(
+    code: Code, message: str, *, alone: bool = False, more: Iterable[tuple[str, str]] = ()
+) -> bytes:
+    """The trailers that end a call, with `more` of them; with `alone` they are the whole answer."""
     fields = [("grpc-status", str(int(code)))]
     if message:
         fields.append(("grpc-message", quote(message, safe=_MESSAGE_SAFE, errors="replace")))
+    fields += more
     return encode(_ANSWER[:2] + fields if alone else fields)
 
 

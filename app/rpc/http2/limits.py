@@ -33,6 +33,7 @@ class Limits:
         age_grace_seconds: how long they may take.
         compression: of answers, if the client accepts it.
         share_port: whether other servers may listen on the same port.
+        max_connections: at a time, of the whole server.
     """
 
     max_receive: int = 2**31 - 1
@@ -54,6 +55,7 @@ class Limits:
     age_grace_seconds: float = inf
     compression: str = "identity"
     share_port: bool = True
+    max_connections: float = inf
 
     @property
     def tick_seconds(self) -> float:
@@ -103,6 +105,7 @@ def limits_of(arguments: Mapping[str, int | str]) -> Limits:
         age_grace_seconds=seconds("max_connection_age_grace_ms", base.age_grace_seconds),
         compression=_COMPRESSIONS.get(number("default_compression_algorithm", 0), "identity"),
         share_port=bool(number("so_reuseport", 1)),
+        max_connections=number("max_allowed_incoming_connections", 0) or inf,
     )
 
 

@@ -59,6 +59,11 @@ class Http2Protocol(asyncio.Protocol):
         if tls is not None and tls.selected_alpn_protocol() != "h2":
             self._transport.abort()
             return
+        if len(self._connections) >= self._service.limits.max_connections:
+            if self._service.admission is not None:
+                self._service.admission.count_refused("connections")
+            self._transport.abort()
+            return
         self._transport.set_write_buffer_limits(high=_HIGH_WATER)
         self.calls.peer = peer_of(transport.get_extra_info("peername"))
         self._connections.add(self)

@@ -12,6 +12,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
+from app.admission import Admission
 from app.errors import Code, ServingError
 from app.rpc.access import Access
 from app.rpc.http2.headers import RequestHead
@@ -38,6 +39,7 @@ class Service:
         loop: on which everything else happens.
         access: asked about every call; all are let in if None.
         observer: sees the unary calls.
+        admission: of calls to models and of connections; all are taken on if None.
     """
 
     table: Mapping[str, Method | StreamMethod]
@@ -48,6 +50,7 @@ class Service:
     loop: asyncio.AbstractEventLoop
     access: Access | None = None
     observer: Observer = field(default_factory=Observer)
+    admission: Admission | None = None
 
 
 @dataclass(frozen=True, slots=True)

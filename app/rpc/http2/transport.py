@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import uvloop
 
+from app.admission import Admission
 from app.errors import Code, ServingError
 from app.options import Options
 from app.rpc.access import Access
@@ -51,6 +52,7 @@ class Http2Server:
         tls: ssl.SSLContext | None = None,
         access: Access | None = None,
         host: str = "0.0.0.0",
+        admission: Admission | None = None,
     ) -> None:
         """Prepare a server; nothing is bound yet.
 
@@ -62,6 +64,7 @@ class Http2Server:
                 protocols. Whether clients need a certificate is its matter too.
             access: asked about every call; all are let in if None.
             host: the IP address to listen on.
+            admission: of calls to models and of connections; all are taken on if None.
         """
         self._access = access
         self._host = host
@@ -70,7 +73,9 @@ class Http2Server:
         self._options = options
         self._observer = observer or Observer()
         self._tls = tls
-        self._limits = limits_of(channel_arguments(options.grpc_channel_arguments))
+        self._admission = admission
+        arguments = channel_arguments(options.grpc_channel_arguments, options.max_connections)
+        self._limits = limits_of(arguments)
         self._connections: set[Http2Protocol] = set()
         self._servers: list[asyncio.Server] = []
         self._own_loop: _LoopThread | None = None
@@ -112,6 +117,7 @@ class Http2Server:
             loop,
             access=self._access,
             observer=self._observer,
+            admission=self._admission,
         )
         make = partial(Http2Protocol, service, self._connections)
         port, path = self._options.port, self._options.grpc_socket_path
