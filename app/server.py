@@ -42,7 +42,8 @@ from app.rest.service import RestService
 from app.rpc import health, profiler, reflection
 from app.rpc.grpcio_transport import GrpcServer
 from app.rpc.http2.transport import Http2Server
-from app.rpc.methods import AnyMethod, Table, method_table, services
+from app.rpc.method import AnyMethod, Table
+from app.rpc.methods import method_table, services
 from app.rpc.profiler import Profiler
 from app.telemetry import prometheus
 from app.telemetry.exposition import MetricsPage

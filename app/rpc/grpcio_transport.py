@@ -19,7 +19,7 @@ from app.errors import Code, ServingError
 from app.options import Options
 from app.rpc.channel_arguments import channel_arguments
 from app.rpc.grpcio_streams import answers_of
-from app.rpc.methods import Call, DialogueMethod, Method, PushMethod, StreamMethod, Table, wire_message
+from app.rpc.method import Call, DialogueMethod, Method, PushMethod, StreamMethod, Table, wire_message
 
 logger = logging.getLogger(__name__)
 
@@ -143,14 +143,14 @@ def _serialize(message: Any) -> bytes:
 
 
 def _behaviour(path: str, method: Method) -> Any:
-    parse, handle, traffic = method.request.FromString, method.handle, method.traffic
+    traffic = method.traffic
 
     def call(data: bytes, context: Any) -> bytes | None:
         sent = 0
         traffic.begin()
         try:
             with _errors_told(path, context):
-                answer = bytes(handle(parse(data), _call(context)).SerializeToString())
+                answer = method.answer(data, _call(context))
                 sent = len(answer)
                 return answer
         finally:

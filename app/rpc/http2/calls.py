@@ -23,7 +23,7 @@ from app.rpc.http2.messages import Message, MessageReader, prefixed, too_large, 
 from app.rpc.http2.service import Outcome, Service, run_timed
 from app.rpc.http2.stream_calls import StreamCall
 from app.rpc.http2.streams import Stream
-from app.rpc.methods import Call, Method, StreamMethod, wire_message
+from app.rpc.method import Call, Method, StreamMethod, wire_message
 from app.rpc.placement import kind_of
 
 # A longer deadline than TensorFlow Serving can express in milliseconds is none.

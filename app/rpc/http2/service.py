@@ -8,15 +8,12 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
-
-from google.protobuf.message import DecodeError
 
 from app.errors import Code, ServingError
 from app.rpc.http2.headers import RequestHead
 from app.rpc.http2.limits import Limits
 from app.rpc.http2.messages import Message, decompressed
-from app.rpc.methods import Call, Method, StreamMethod
+from app.rpc.method import Call, Method, StreamMethod
 from app.rpc.placement import Placement
 
 logger = logging.getLogger(__name__)
@@ -74,21 +71,13 @@ def run_timed(head: RequestHead, method: Method, message: Message, limit: int, c
     method.traffic.begin()
     try:
         body = decompressed(body, head.encoding, limit) if compressed else body
-        answer = method.handle(decode(method.request, body), call).SerializeToString()
+        answer = method.answer(body, call)
     except ServingError as error:
         answer = error
     except Exception as error:
         answer = unexpected(head.path, error)
     method.traffic.end(len(message[0]), 0 if isinstance(answer, ServingError) else len(answer))
     return Outcome(answer, time.perf_counter() - start, time.thread_time() - cpu_start)
-
-
-def decode(kind: type[Any], message: bytes) -> Any:
-    """A request; ServingError, in grpcio's words, for bytes that are none."""
-    try:
-        return kind.FromString(message)
-    except DecodeError:
-        raise ServingError(Code.INTERNAL, "Exception deserializing request!") from None
 
 
 def unexpected(path: str, error: Exception) -> ServingError:

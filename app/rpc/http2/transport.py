@@ -25,7 +25,7 @@ from app.rpc.http2.adapters import adapted
 from app.rpc.http2.limits import limits_of
 from app.rpc.http2.protocol import Http2Protocol
 from app.rpc.http2.service import Service
-from app.rpc.methods import Table
+from app.rpc.method import Table
 from app.rpc.placement import Placement
 
 logger = logging.getLogger(__name__)
