@@ -66,18 +66,23 @@ def run_timed(head: RequestHead, method: Method, message: Message, limit: int, c
         call: what the method is told of it.
     """
     start, cpu_start = time.perf_counter(), time.thread_time()
+    answer = run(head, method, message, limit, call)
+    return Outcome(answer, time.perf_counter() - start, time.thread_time() - cpu_start)
+
+
+def run(head: RequestHead, method: Method, message: Message, limit: int, call: Call) -> bytes | ServingError:
+    """As `run_timed`, but without a clock."""
     body, compressed = message
     answer: bytes | ServingError
     method.traffic.begin()
     try:
-        body = decompressed(body, head.encoding, limit) if compressed else body
-        answer = method.answer(body, call)
+        answer = method.answer(decompressed(body, head.encoding, limit) if compressed else body, call)
     except ServingError as error:
         answer = error
     except Exception as error:
         answer = unexpected(head.path, error)
-    method.traffic.end(len(message[0]), 0 if isinstance(answer, ServingError) else len(answer))
-    return Outcome(answer, time.perf_counter() - start, time.thread_time() - cpu_start)
+    method.traffic.end(len(body), 0 if isinstance(answer, ServingError) else len(answer))
+    return answer
 
 
 def unexpected(path: str, error: Exception) -> ServingError:

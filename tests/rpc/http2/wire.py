@@ -7,10 +7,11 @@ from typing import Any
 
 import hpack
 
+from app.errors import ServingError
 from app.rpc.http2 import frames
 from app.rpc.http2.connection import Connection
 from app.rpc.http2.frames import ErrorCode, FrameParser
-from app.rpc.http2.headers import OK_BLOCK, answer_block
+from app.rpc.http2.headers import OK_BLOCK, RequestHead, answer_block
 from app.rpc.http2.limits import Limits
 from app.rpc.http2.messages import prefixed
 from app.rpc.http2.streams import Stream
@@ -56,6 +57,10 @@ class Echo:
         self.held_bytes = 0
         self.answering = True
 
+    def at_once(self, head: RequestHead, message: bytes) -> bytes | ServingError | None:
+        del head, message
+        return None
+
     def begin(self, stream: Stream) -> None:
         self.bodies[stream.id] = bytearray()
         self.events.append(("begin", stream.id))
@@ -68,8 +73,9 @@ class Echo:
         if self.answering:
             self.answer(stream, bytes(self.bodies[stream.id]))
 
-    def answer(self, stream: Stream, body: bytes) -> None:
-        self.connection.outbox.reply(stream, answer_block(), body, OK_BLOCK)
+    def answer(self, stream: Stream, answer: bytes | ServingError) -> None:
+        assert isinstance(answer, bytes)
+        self.connection.outbox.reply(stream, answer_block(), answer, OK_BLOCK)
 
     def gone(self, stream: Stream) -> None:
         self.events.append(("gone", stream.id))
