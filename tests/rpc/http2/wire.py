@@ -85,9 +85,15 @@ class Client:
     """A client of a `Connection` of its own, which has been greeted."""
 
     def __init__(
-        self, *, now: Callable[[], float] = lambda: 100.0, hello: bytes = HELLO, **limits: Any
+        self,
+        *,
+        now: Callable[[], float] = lambda: 100.0,
+        hello: bytes = HELLO,
+        echo: type[Echo] = Echo,
+        **limits: Any,
     ) -> None:
         self.calls: Any = None
+        self._echo = echo
         self.connection = Connection(self._make_calls, Limits(**limits), now)
         self._parser = FrameParser(1 << 24, 1 << 24)
         self._decoder = hpack.Decoder()
@@ -95,7 +101,7 @@ class Client:
         self.send(hello)
 
     def _make_calls(self, connection: Connection) -> Echo:
-        echo = self.calls = Echo(connection)
+        echo = self.calls = self._echo(connection)
         return echo
 
     def send(self, *parts: bytes) -> list[Any]:
