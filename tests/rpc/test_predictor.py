@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import time
 import weakref
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -121,6 +122,11 @@ def test_requests_are_counted_as_ever(served: Served) -> None:
     assert [labels[-1] for labels, _ in metrics.ferry.stages.cells()] == ["decode", "run", "encode"]
 
 
+def only_available(served: Served, model: str, number: int) -> bool:
+    states = served.board.versions(model)
+    return [status.version for status in states if status.state is State.AVAILABLE] == [number]
+
+
 def test_a_version_that_is_gone_is_neither_used_nor_kept(served: Served) -> None:
     method = predict_method(served)
     made = request([4.0], name="swapped")
@@ -128,17 +134,7 @@ def test_a_version_that_is_gone_is_neither_used_nor_kept(served: Served) -> None
     answers = []
     for number in (1, 2):
         served.manager.set_aspired("swapped", {number: path})
-        assert served.board.wait(
-            lambda number=number: (
-                [
-                    status.version
-                    for status in served.board.versions("swapped")
-                    if status.state is State.AVAILABLE
-                ]
-                == [number]
-            ),
-            time.monotonic() + 60,
-        )
+        assert served.board.wait(partial(only_available, served, "swapped", number), time.monotonic() + 60)
         answer = from_bytes(method, made)
         assert answer is not None
         answers.append(predict_pb2.PredictResponse.FromString(answer).model_spec.version.value)
