@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -54,7 +55,7 @@ class Worker(UvicornWorker):  # type: ignore[misc] # its package has no types
 
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
         "loop": "uvloop",
-        "http": "httptools",
+        "http": "app.rest.protocol:HttpProtocol",  # imports TensorFlow, so by its name
         "ws": "none",
         "lifespan": "off",  # start and stop are the worker's own, see _serve
         "access_log": False,
@@ -85,6 +86,9 @@ class Worker(UvicornWorker):  # type: ignore[misc] # its package has no types
     def _start(self, loop: asyncio.AbstractEventLoop) -> Serving:
         server: Serving = self.app.make_server(self.app.options)
         server.start(loop)
+        # What the start made stays for good; looking through it would stop all requests for many milliseconds.
+        gc.collect()
+        gc.freeze()
         return server
 
     async def _started_server(self, stop: asyncio.Event) -> Serving | None:

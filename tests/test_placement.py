@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from tensorflow_serving.apis import inference_pb2, predict_pb2
 
-from app.rpc.placement import INLINE_SECONDS, STALL_SECONDS, Placement, kind_of
+from app.placement import INLINE_SECONDS, STALL_SECONDS, Placement, kind_of
 
 FAST, SLOW = INLINE_SECONDS / 5, STALL_SECONDS * 5
 

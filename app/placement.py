@@ -110,6 +110,7 @@ def _ran_inline(record: _Record, cost: float, *, waited: bool) -> None:
 
 def _ran_in_thread(record: _Record, cost: float) -> None:
     if record.inline:
+        record.waits = 0.0  # those on the loop had to wait for this one, which began before they did
         return
     record.streak = record.streak + 1 if cost < INLINE_SECONDS else 0
     record.mean = cost
