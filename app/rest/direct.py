@@ -24,8 +24,8 @@ _TARGET = re.compile(
     rb"/v1/models/[\w.%-]+(/versions/[0-9]+|/labels/[\w.%-]+)?:(predict|classify|regress)", re.ASCII
 )
 _TARGETS_KEPT = 1024
-# To ask for a thread's CPU time costs a tenth of a small request. So a first long call gets the benefit of the
-# doubt, that others had the CPU, and after it so many are measured.
+# To ask for a thread's CPU time costs a tenth of a small request. So a first long call gets the benefit of
+# the doubt, that others had the CPU, and after it so many are measured.
 _WATCHED = 100
 _LONGEST_TARGET = 256
 

@@ -10,8 +10,9 @@ nobody's error here: `json_decode` then takes its careful path, which alone know
 from __future__ import annotations
 
 import math
+import threading
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -34,6 +35,11 @@ _LARGEST_KEPT = 8 * 1024 * 1024
 # What numbers and white space are made of. The same letters vanish from names, on both sides.
 _NUMERIC = b"0123456789.eE+- \n\r\t"
 _Shape = tuple[int, ...]
+Found = tuple[dict[str, Array], bool]
+"""Tensors by alias, and whether the body was in row format."""
+
+_Read = Callable[[], Found | None]
+
 _Kind = Literal["d", "i", "u"]
 _WIDE: Final[Mapping[_Kind, type[np.generic]]] = {"d": np.float64, "i": np.int64, "u": np.uint64}
 
@@ -44,25 +50,27 @@ class NumberReader:
     def __init__(self) -> None:
         """Without parsers; they are made as they are needed."""
         self._spare: deque[simdjson.Parser] = deque(maxlen=_SPARE_PARSERS)
+        # Nobody else can compute meanwhile anyway: in turn, threads find memory that is in the caches.
+        self._lock = threading.Lock()
 
     def read(self, body: bytes) -> Numbers | None:
         """Parse `body`; None if it is not one object in standard JSON with names that occur once."""
-        try:
-            parser = self._spare.pop()  # one at a time: they are not thread-safe
-        except IndexError:
-            parser = simdjson.Parser()
-        try:
-            document = parser.parse(body)
-            members = _members(document)
-        except (ValueError, RuntimeError):  # wrong JSON, numbers too large, nesting too deep
-            return None
-        if members is None:
-            return None
-        return Numbers(body, members, lambda: self._done(parser, len(body)))
+        with self._lock:
+            parser = self._spare.pop() if self._spare else simdjson.Parser()
+            try:
+                members = _members(parser.parse(body))
+            except (ValueError, RuntimeError):  # wrong JSON, numbers too large, nesting too deep
+                return None
+        return (
+            None if members is None else Numbers(body, members, lambda read: self._finish(parser, body, read))
+        )
 
-    def _done(self, parser: simdjson.Parser, size: int) -> None:
-        if size <= _LARGEST_KEPT:
-            self._spare.append(parser)
+    def _finish(self, parser: simdjson.Parser, body: bytes, read: Callable[[], Found | None]) -> Found | None:
+        with self._lock:
+            found = read()
+            if size <= _LARGEST_KEPT:
+                self._spare.append(parser)
+        return found
 
 
 class Numbers:
@@ -72,15 +80,20 @@ class Numbers:
         signature_name: as in the body; empty when absent, None if it is not a string.
     """
 
-    def __init__(self, body: bytes, members: dict[str, Any], done: Any) -> None:
-        """Made by `NumberReader.read`; `done` is called when nothing of the parser is held any more."""
+    def __init__(
+        self,
+        body: bytes,
+        members: dict[str, Any],
+        finish: Callable[[Callable[[], Found | None]], Found | None],
+    ) -> None:
+        """Made by `NumberReader.read`; `finish` calls what has to be the last to use the parser."""
         self._body = body
         self._members = members
-        self._done = done
+        self._finish = finish
         name = members.get("signature_name", "")
         self.signature_name: str | None = name if isinstance(name, str) else None
 
-    def tensors(self, inputs: Mapping[str, TensorSpec]) -> tuple[dict[str, Array], bool] | None:
+    def tensors(self, inputs: Mapping[str, TensorSpec]) -> Found | None:
         """The tensors by alias and whether the body was in row format; to be called once.
 
         Args:
@@ -89,16 +102,17 @@ class Numbers:
         Returns:
             What `json_decode.to_tensors` makes of the same body; None where only that can tell.
         """
+        return self._finish(lambda: self._last(inputs))
+
+    def _last(self, inputs: Mapping[str, TensorSpec]) -> Found | None:
         try:
-            found = self._tensors(inputs)
+            return self._tensors(inputs)
         except (TypeError, ValueError, OverflowError):  # not numbers, or not of this kind
             return None
         finally:
-            self._members = {}
-        self._done()
-        return found
+            self._members = {}  # a parser whose values are held parses nothing
 
-    def _tensors(self, inputs: Mapping[str, TensorSpec]) -> tuple[dict[str, Array], bool] | None:
+    def _tensors(self, inputs: Mapping[str, TensorSpec]) -> Found | None:
         row = "instances" in self._members
         if row == ("inputs" in self._members):
             return None

@@ -91,7 +91,7 @@ class HttpProtocol(HttpToolsProtocol):
     def _begin(self, body: bytes) -> None:
         """Go the usual way, with the body as far as it is there."""
         super().on_headers_complete()
-        self.cycle.body = bytearray(body)
+        self.cycle.body = body  # type: ignore[assignment] # what is bytes already is not copied again
         self.cycle.message_event.set()
 
     def _write(self, reply: Reply, ending: bool) -> None:

@@ -86,7 +86,7 @@ class Worker(UvicornWorker):  # type: ignore[misc] # its package has no types
     def _start(self, loop: asyncio.AbstractEventLoop) -> Serving:
         server: Serving = self.app.make_server(self.app.options)
         server.start(loop)
-        # What the start made stays for good; looking through it would stop all requests for many milliseconds.
+        # What the start made stays for good; looking through it would stop all requests for milliseconds.
         gc.collect()
         gc.freeze()
         return server

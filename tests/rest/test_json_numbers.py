@@ -24,11 +24,10 @@ _NUMBERS = {
     "int32": 3,
     "uint8": 4,
     "int64": 9,
-    "bool": 10,
     "uint32": 22,
     "uint64": 23,
 }
-_OTHERS = {"string": 7, "half": 19}
+_OTHERS = {"string": 7, "bool": 10, "half": 19}
 
 
 def specs(**types: str) -> dict[str, TensorSpec]:
