@@ -13,6 +13,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -39,7 +40,6 @@ Found = tuple[dict[str, Array], bool]
 """Tensors by alias, and whether the body was in row format."""
 
 _Read = Callable[[], Found | None]
-
 _Kind = Literal["d", "i", "u"]
 _WIDE: Final[Mapping[_Kind, type[np.generic]]] = {"d": np.float64, "i": np.int64, "u": np.uint64}
 
@@ -61,11 +61,9 @@ class NumberReader:
                 members = _members(parser.parse(body))
             except (ValueError, RuntimeError):  # wrong JSON, numbers too large, nesting too deep
                 return None
-        return (
-            None if members is None else Numbers(body, members, lambda read: self._finish(parser, body, read))
-        )
+        return None if members is None else Numbers(body, members, partial(self._finish, parser, len(body)))
 
-    def _finish(self, parser: simdjson.Parser, body: bytes, read: Callable[[], Found | None]) -> Found | None:
+    def _finish(self, parser: simdjson.Parser, size: int, read: _Read) -> Found | None:
         with self._lock:
             found = read()
             if size <= _LARGEST_KEPT:
@@ -80,12 +78,7 @@ class Numbers:
         signature_name: as in the body; empty when absent, None if it is not a string.
     """
 
-    def __init__(
-        self,
-        body: bytes,
-        members: dict[str, Any],
-        finish: Callable[[Callable[[], Found | None]], Found | None],
-    ) -> None:
+    def __init__(self, body: bytes, members: dict[str, Any], finish: Callable[[_Read], Found | None]) -> None:
         """Made by `NumberReader.read`; `finish` calls what has to be the last to use the parser."""
         self._body = body
         self._members = members
