@@ -102,7 +102,7 @@ def _ran_inline(record: _Record, cost: float, *, waited: bool) -> None:
     if record.streak % _FORGIVEN_AFTER == 0:
         record.trial = max(_FIRST_TRIAL, record.trial // 2)
     if cost > STALL_SECONDS or record.mean > INLINE_SECONDS or record.waits > _MOST_WAITS:
-        record.inline = False; print("DEMOTE", cost, record.mean, record.waits, flush=True)
+        record.inline = False
         record.streak = 0
         # A kind that is slow now and then comes back later and later.
         record.trial = min(record.trial * 2, _LONGEST_TRIAL)
@@ -117,6 +117,6 @@ def _ran_in_thread(record: _Record, cost: float, *, waited: bool) -> None:
     record.streak = record.streak + 1 if cost < INLINE_SECONDS else 0
     record.mean = cost
     if record.streak >= record.trial and record.waits < 1:
-        record.inline = True; print("PROMOTE", record.trial, flush=True)
+        record.inline = True
         record.streak = 0
         record.waits = 0.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -36,13 +35,13 @@ class Service(RestService):
         return Reply(200, f"{method} {target} ".encode() + body, model="m")
 
 
-def direct(service: RestService, body: bytes | None = b"body", **options: Any) -> Direct:
+def direct(service: RestService, body: bytes | None = b"body", options: Options | None = None) -> Direct:
     """One that knows requests with such a body to be fast."""
     placement = Placement()
     if body is not None:
         for _ in range(5):
             placement.ran(kind_of(URL.decode(), body), 1e-5, 1e-5, inline=False)
-    return Direct(service, Options(**options), placement, lambda: False)
+    return Direct(service, options or Options(), placement, lambda: False)
 
 
 def test_a_request_that_is_known_to_be_fast_is_answered_and_counted() -> None:
@@ -66,7 +65,11 @@ def test_what_is_not_known_or_of_another_size_is_not() -> None:
 def test_a_slow_one_goes_back_to_the_threads() -> None:
     service = Service()
     asked = direct(service)
-    service.work = lambda: sum(range(2_000_000)) and None
+
+    def work() -> None:
+        sum(range(2_000_000))
+
+    service.work = work
     answers = [asked.answer(URL, b"body") for _ in range(4)]
     assert answers[0] is not None
     assert answers[-1] is None
@@ -74,11 +77,15 @@ def test_a_slow_one_goes_back_to_the_threads() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"rest_api_enable_cors_support": True}, {"enable_batching": True}, {"adaptive_batching": True}],
+    [
+        Options(rest_api_enable_cors_support=True),
+        Options(enable_batching=True),
+        Options(adaptive_batching=True),
+    ],
 )
-def test_some_options_leave_nothing_to_answer(options: dict[str, bool]) -> None:
+def test_some_options_leave_nothing_to_answer(options: Options) -> None:
     assert direct(Service()).enabled
-    assert not direct(Service(), **options).enabled
+    assert not direct(Service(), options=options).enabled
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,13 @@ class Running:
         self.draining = False
         application = make_application(Service(), Options(), {}, lambda: self.draining)
         config = uvicorn.Config(
-            application, port=self.port, http=HttpProtocol, ws="none", lifespan="off", log_level="error"
+            application,
+            port=self.port,
+            http=HttpProtocol,
+            ws="none",
+            lifespan="off",
+            log_level="error",
+            proxy_headers=False,  # as in the worker: it would stand before the application
         )
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, name="loop")
