@@ -15,6 +15,8 @@ import falcon.asgi
 
 from app.errors import Code, ServingError
 from app.options import Options
+from app.placement import Placement
+from app.rest.direct import Direct, kind_of
 from app.rest.pages import Page
 from app.rest.service import Reply, RestService, error_reply
 
@@ -48,14 +50,22 @@ def make_application(
         pages: what is answered beside the API, by path.
         is_draining: whether connections are to end with their next answer.
     """
+    placement = Placement()
     application = _Application()
-    application.add_sink(_Sink(service, options, pages or {}, is_draining), prefix="/")
+    application.direct = Direct(service, options, placement, is_draining)
+    application.add_sink(_Sink(service, options, pages or {}, is_draining, placement), prefix="/")
     application.add_error_handler(Exception, _unexpected)
     return application
 
 
 class _Application(falcon.asgi.App[Any, Any]):
-    """A falcon application that answers HTTP versions which falcon refuses with a traceback."""
+    """A falcon application that answers HTTP versions which falcon refuses with a traceback.
+
+    Attributes:
+        direct: answers some requests without falcon, if the protocol asks it to.
+    """
+
+    direct: Direct
 
     async def __call__(  # type: ignore[override] # as the ASGI application that it is
         self, scope: dict[str, Any], receive: Any, send: Any
@@ -72,8 +82,10 @@ class _Sink:
         options: Options,
         pages: Mapping[str, Page],
         is_draining: Callable[[], bool],
+        placement: Placement,
     ) -> None:
         self._service = service
+        self._placement = placement
         self._pages = pages
         self._is_draining = is_draining
         self._cors = options.rest_api_enable_cors_support
@@ -138,12 +150,20 @@ class _Sink:
         work = functools.partial(self._work, method, target, body, zipped, deadline)
         running = asyncio.get_running_loop().run_in_executor(self._threads, work)
         try:
-            return await asyncio.wait_for(running, self._timeout)
+            reply, seconds, cpu_seconds = await asyncio.wait_for(running, self._timeout)
         except TimeoutError:
             return self._service.timed_out(method, target)
+        if method == "POST" and not zipped:
+            self._placement.ran(kind_of(target, body), seconds, cpu_seconds, inline=False)
+        return reply
 
-    def _work(self, method: str, target: str, body: bytes, zipped: bool, deadline: float | None) -> Reply:
-        return self._service.answer(method, target, unzip(body) if zipped else body, deadline)
+    def _work(
+        self, method: str, target: str, body: bytes, zipped: bool, deadline: float | None
+    ) -> tuple[Reply, float, float]:
+        """The answer, the seconds that it took, and those of them in which this thread computed."""
+        start, cpu_start = time.perf_counter(), time.thread_time()
+        reply = self._service.answer(method, target, unzip(body) if zipped else body, deadline)
+        return reply, time.perf_counter() - start, time.thread_time() - cpu_start
 
 
 async def _answer_page(

@@ -82,6 +82,7 @@ class RestService:
             f":{action.value}": self._metrics.ferry.traffic(action.value, "REST") for action in _INFERENCE
         }
         self._other_traffic = self._metrics.ferry.traffic("", "REST")
+        self._reader = json_decode.PredictReader()
         self._registry = registry
         self._board = board
         self._check_method_name = options.enable_signature_method_name_check
@@ -156,7 +157,7 @@ class RestService:
         return json_encode.encode_regress(result)
 
     def _predict(self, spec: ModelSpec, body: bytes, deadline: float | None, clock: RunClock) -> bytes:
-        request = json_decode.read_predict(body)
+        request = self._reader.read(body)
         with resolve(self._registry, spec) as handle:
             wanted = _input_map(handle.servable, request.signature_name)
             inputs, row = json_decode.to_tensors(request, wanted)

@@ -54,7 +54,7 @@ class Worker(UvicornWorker):  # type: ignore[misc] # its package has no types
 
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
         "loop": "uvloop",
-        "http": "httptools",
+        "http": "app.rest.protocol:HttpProtocol",  # imports TensorFlow, so by its name
         "ws": "none",
         "lifespan": "off",  # start and stop are the worker's own, see _serve
         "access_log": False,

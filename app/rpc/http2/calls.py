@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from app.errors import Code, ServingError
+from app.placement import STALL_SECONDS, kind_of
 from app.rpc.http2.connection import Connection
 from app.rpc.http2.headers import (
     LARGEST_LIST,
@@ -24,7 +25,6 @@ from app.rpc.http2.service import Outcome, Service, run, run_timed
 from app.rpc.http2.stream_calls import StreamCall
 from app.rpc.http2.streams import Stream
 from app.rpc.method import Call, Method, StreamMethod, wire_message
-from app.rpc.placement import STALL_SECONDS, kind_of
 
 # A longer deadline than TensorFlow Serving can express in milliseconds is none.
 _NO_DEADLINE_SECONDS = (2**31 - 1) / 1000

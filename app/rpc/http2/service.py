@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from app.errors import Code, ServingError
+from app.placement import Placement
 from app.rpc.http2.headers import RequestHead
 from app.rpc.http2.limits import Limits
 from app.rpc.http2.messages import Message, decompressed
 from app.rpc.method import Call, Method, StreamMethod
-from app.rpc.placement import Placement
 
 logger = logging.getLogger(__name__)
 

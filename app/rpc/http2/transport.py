@@ -20,13 +20,13 @@ import uvloop
 
 from app.errors import Code, ServingError
 from app.options import Options
+from app.placement import Placement
 from app.rpc.channel_arguments import channel_arguments
 from app.rpc.http2.adapters import adapted
 from app.rpc.http2.limits import limits_of
 from app.rpc.http2.protocol import Http2Protocol
 from app.rpc.http2.service import Service
 from app.rpc.method import Table
-from app.rpc.placement import Placement
 
 logger = logging.getLogger(__name__)
 
