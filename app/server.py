@@ -42,8 +42,8 @@ from app.loader import Loader
 from app.options import Options, without_effect
 from app.recording.recorders import RequestLogs
 from app.rest.application import make_application
-from app.rest.connections import limited_protocol
 from app.rest.pages import Content, Page, probes
+from app.rest.protocol import http_protocol
 from app.rest.service import RestService
 from app.rpc.methods import method_table
 from app.rpc.profiler import Profiler
@@ -159,7 +159,7 @@ class Server:
             guard=self._security.guard,
             observer=self._observer,
         )
-        self.http_protocol = limited_protocol(options, self._metrics.ferry.refused)
+        self.http_protocol = http_protocol(options, self._metrics.ferry.refused)
 
     def _pages(self) -> Mapping[str, Page]:
         """What REST serves beside the API. The monitoring file is read only for a REST port of its own."""

@@ -4,27 +4,24 @@
 2. gRPC: CPU time of the server (user + system, all its processes) per answered request, over either
    transport, beside a bare grpcio server that answers fixed bytes under the same load. Every answer is
    checked.
-3. REST, in the same way.
+3. REST, in the same way, and beside a bare falcon server (`rest.py`).
 
-`bench/run.py grpc` runs the second part alone; `call` and `rest` are the others.
+`bench/run.py grpc` runs the second part alone; `call` and `rest` are the others. All of them together write
+report.md and report.svg.
 
 Absolute times of a shared machine mean little; the ratios are what to compare.
 """
 
 from __future__ import annotations
 
-import http.client
 import itertools
-import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,72 +29,46 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-import grpc  # noqa: E402
 import numpy as np  # noqa: E402
-from tensorflow_serving.apis import predict_pb2  # noqa: E402
+from report import Row, write  # noqa: E402
+from rest import rest_servers  # noqa: E402
+from servers import (  # noqa: E402
+    ECHO,
+    HALF_PLUS_TWO,
+    IMAGE,
+    Load,
+    ask_clients,
+    can_connect,
+    cpu_seconds,
+    predict_request,
+    start_clients,
+)
 
 from tests.support import models  # noqa: E402
 from tests.support.process import ServerProcess, free_port, wait_until  # noqa: E402
 
-HALF_PLUS_TWO = REPOSITORY / "models-sample" / "half_plus_two"
 ROUNDS = 5
 CALLS = 2000
-REQUESTS = 1500
-CLIENTS = 4
-IMAGE = np.arange(224 * 224 * 3, dtype=np.float32) + 3
-
-ECHO = """
-import sys, grpc
-from concurrent import futures
-answer = bytes(60)
-handler = grpc.unary_unary_rpc_method_handler(lambda request, context: answer)
-class Any_(grpc.GenericRpcHandler):
-    def service(self, details):
-        return handler
-server = grpc.server(futures.ThreadPoolExecutor(16), handlers=[Any_()])
-server.add_insecure_port(f"127.0.0.1:{sys.argv[1]}")
-server.start()
-server.wait_for_termination()
-"""
-
-
-@dataclass(frozen=True)
-class Load:
-    """So many calls of Predict.
-
-    Attributes:
-        name: for the report.
-        model: a base path whose model answers x[0] / 2 + 2.
-        values: of x.
-        connections: at a time.
-        streams: calls at a time on each.
-        requests: in a round.
-    """
-
-    name: str
-    model: Path
-    values: Any
-    connections: int
-    streams: int
-    requests: int
+# By gRPC load: target and stretch.
+AIMS = ((0.35, None), (0.25, 0.15), (0.70, 0.50))
 
 
 def main() -> None:
     """Run all parts, or those named as arguments, and print a table for each."""
     parts = sys.argv[1:] or ["call", "grpc", "rest"]
+    rows: list[Row] = []
     if "call" in parts:
         print("model call, 3 floats (half_plus_two), median of", ROUNDS, "rounds")
-        call_path()
+        rows += call_path()
     if "grpc" in parts:
-        grpc_servers()
+        rows += grpc_servers()
     if "rest" in parts:
-        print(
-            f"\nserver CPU per request, {CLIENTS} clients, median of {ROUNDS} rounds of {REQUESTS} requests"
-        )
-        rest_server()
+        rows += rest_servers()
+    if not sys.argv[1:]:
+        write(rows, REPOSITORY / "bench")
 
 
-def call_path() -> None:
+def call_path() -> list[Row]:
     """Time the same graph through four calls, in turn."""
     import tensorflow as tf
 
@@ -120,7 +91,7 @@ def call_path() -> None:
         "Model.run": lambda: model.run(signature, {"x": x}),
         "Session.make_callable": lambda: prepared(x),
         "Session.run": lambda: session.run("y:0", {"x:0": x}),
-        "signature called eagerly": eager(x=tensor)["y"].numpy,
+        "signature called eagerly": lambda: eager(x=tensor)["y"].numpy(),  # noqa: PLW0108 - the call is what is timed
     }
     times: dict[str, list[float]] = {name: [] for name in ways}
     for round_ in range(ROUNDS + 1):
@@ -130,10 +101,11 @@ def call_path() -> None:
                 call()
             if round_:  # the first round warms up
                 times[name].append((time.perf_counter() - started) / CALLS * 1e6)
-    report(times, "Model.run", "us")
+    ratios = report(times, "Model.run", "us")
+    return [Row(f"model call, 3 floats: {name}", ratio) for name, ratio in ratios.items()]
 
 
-def grpc_servers() -> None:
+def grpc_servers() -> list[Row]:
     """Send gRPC loads to a bare grpcio server and to both transports, in turn."""
     with tempfile.TemporaryDirectory() as directory:
         first_pixel = models.save_first_pixel(Path(directory) / "first_pixel" / "1").parent
@@ -142,12 +114,16 @@ def grpc_servers() -> None:
             Load("1 float, 8 connections, 4 calls each", HALF_PLUS_TWO, [1.0], 8, 4, 8000),
             Load("600 KB, 8 connections, 1 call each", first_pixel, IMAGE, 8, 1, 1600),
         )
-        for load in loads:
+        rows = []
+        for load, (target, stretch) in zip(loads, AIMS, strict=True):
             print(f"\ngRPC Predict, {load.name}: server CPU per request, median of {ROUNDS} rounds")
-            grpc_load(load, Path(directory))
+            ratios = grpc_load(load, Path(directory))
+            rows.append(Row(f"gRPC Predict, {load.name}, http2", ratios["http2"], target, stretch))
+            rows.append(Row("  the same over grpcio", ratios["grpcio"]))
+    return rows
 
 
-def grpc_load(load: Load, directory: Path) -> None:
+def grpc_load(load: Load, directory: Path) -> dict[str, float]:
     """One load to each server."""
     port = free_port()
     echo = subprocess.Popen([sys.executable, "-c", ECHO, str(port)])
@@ -176,7 +152,7 @@ def grpc_load(load: Load, directory: Path) -> None:
                 ask_clients(started, f"{load.requests // len(started)}", "done")
                 used = sum(map(cpu_seconds, processes[name])) - before
                 times[name].append(used / load.requests * 1e6)
-        report(times, "echo", "us CPU")
+        return report(times, "echo", "us CPU")
     finally:
         for process in itertools.chain(*clients.values(), [echo]):
             process.kill()
@@ -185,144 +161,14 @@ def grpc_load(load: Load, directory: Path) -> None:
             server.kill()
 
 
-def start_clients(load: Load, port: int, request: Path, expected: bytes) -> list[subprocess.Popen[str]]:
-    """As many processes as connections, two at most, connected and warm."""
-    count = min(2, load.connections)
-    started = []
-    for _ in range(count):
-        command = [sys.executable, str(REPOSITORY / "bench" / "grpc_client.py")]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        started.append(process)
-    settings = {
-        "port": port,
-        "request": str(request),
-        "expected": expected.hex(),
-        "connections": load.connections // count,
-        "streams": load.streams,
-    }
-    ask_clients(started, json.dumps(settings), "ready")
-    return started
-
-
-def ask_clients(processes: list[subprocess.Popen[str]], line: str, answer: str) -> None:
-    """Say the same to all and wait for their answers."""
-    for process in processes:
-        assert process.stdin is not None
-        print(line, file=process.stdin, flush=True)
-    for process in processes:
-        assert process.stdout is not None
-        said = process.stdout.readline().strip()
-        if said != answer:
-            raise AssertionError(f"a client said {said!r} in place of {answer!r}")
-
-
-def predict_request(values: Any) -> bytes:
-    """A PredictRequest for x, in `tensor_content` if it is large."""
-    request = predict_pb2.PredictRequest()
-    request.model_spec.name = "m"
-    tensor = request.inputs["x"]
-    tensor.dtype = 1
-    if len(values) > 1:
-        for size in (1, 224, 224, 3):
-            tensor.tensor_shape.dim.add(size=size)
-        tensor.tensor_content = np.asarray(values, np.float32).tobytes()
-    else:
-        tensor.tensor_shape.dim.add(size=1)
-        tensor.float_val.extend(values)
-    return request.SerializeToString()
-
-
-def rest_server() -> None:
-    """Send REST requests, beside the bare grpcio server."""
-    with tempfile.TemporaryDirectory() as directory:
-        port = free_port()
-        echo = subprocess.Popen([sys.executable, "-c", ECHO, str(port)])
-        server = ServerProcess(HALF_PLUS_TWO, Path(directory) / "log", name="half_plus_two")
-        try:
-            server.wait_ready()
-            wait_until(lambda: can_connect(port), "the echo server listens")
-            loads = {
-                "echo (bare grpcio)": ([echo.pid], lambda: grpc_client(port)),
-                "REST predict, 3 floats": (
-                    [server.process.pid, server.worker_pid()],
-                    lambda: rest_client(server.rest_port),
-                ),
-            }
-            times: dict[str, list[float]] = {name: [] for name in loads}
-            for round_ in range(ROUNDS + 1):
-                for name, (processes, client) in loads.items():
-                    used = cpu_of_load(processes, client)
-                    if round_:
-                        times[name].append(used / REQUESTS * 1e6)
-            report(times, "echo (bare grpcio)", "us CPU")
-        finally:
-            server.kill()
-            echo.kill()
-            echo.wait()
-
-
-def can_connect(port: int) -> bool:
-    """Whether a gRPC server answers on `port`."""
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        try:
-            grpc.channel_ready_future(channel).result(timeout=1)
-        except grpc.FutureTimeoutError:
-            return False
-        return True
-
-
-def cpu_of_load(processes: list[int], client: Callable[[], Callable[[], None]]) -> float:
-    """Seconds of CPU that `processes` use for REQUESTS requests from CLIENTS clients."""
-
-    def send_share() -> None:
-        send = client()
-        for _ in range(REQUESTS // CLIENTS):
-            send()
-
-    threads = [threading.Thread(target=send_share) for _ in range(CLIENTS)]
-    before = sum(map(cpu_seconds, processes))
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return sum(map(cpu_seconds, processes)) - before
-
-
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def grpc_client(port: int) -> Callable[[], None]:
-    """A client with a connection of its own, for the echo server."""
-    options = [("grpc.use_local_subchannel_pool", 1)]
-    call = grpc.insecure_channel(f"127.0.0.1:{port}", options=options).unary_unary("/echo")
-
-    def send() -> None:
-        call(b"")
-
-    return send
-
-
-def rest_client(port: int) -> Callable[[], None]:
-    """A client with a connection that it keeps."""
-    connection = http.client.HTTPConnection("127.0.0.1", port)
-
-    def send() -> None:
-        connection.request("POST", "/v1/models/half_plus_two:predict", b'{"instances": [1.0, 2.0, 5.0]}')
-        answer = connection.getresponse().read()
-        if answer != b'{"predictions":[2.5,3.0,4.5]}':
-            raise AssertionError(answer)
-
-    return send
-
-
-def report(times: dict[str, list[float]], base: str, unit: str) -> None:
-    """Print each median and its ratio to `base`'s, round by round."""
+def report(times: dict[str, list[float]], base: str, unit: str) -> dict[str, float]:
+    """Print each median and its ratio to `base`'s, round by round; return the ratios."""
+    ratios = {}
     for name, values in times.items():
         ratio = statistics.median(value / other for value, other in zip(values, times[base], strict=True))
         print(f"  {name:28}{statistics.median(values):9.1f} {unit:8}{ratio:7.2f} x {base}")
+        ratios[name] = ratio
+    return ratios
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from app.engine.model import Model
+from app.errors import invalid_argument
 from app.lifecycle.labels import Labels
 from app.lifecycle.version import Handle
 from app.telemetry.observation import current
@@ -47,6 +48,30 @@ class Registry(Protocol):
 
     def acquire(self, model: str, number: int | None = None) -> Handle[Model]:
         """Pin a version, or raise NOT_FOUND."""
+
+
+def read_spec(request: Any) -> ModelSpec:
+    """The model spec of a request, which may still lack a name; INVALID_ARGUMENT if there is none."""
+    if not request.HasField("model_spec"):
+        raise invalid_argument("Missing ModelSpec")
+    return from_proto(request.model_spec)
+
+
+def from_proto(proto: Any) -> ModelSpec:
+    """What a `tensorflow.serving.ModelSpec` says."""
+    choice = proto.WhichOneof("version_choice")
+    return ModelSpec(
+        name=proto.name,
+        version=proto.version.value if choice == "version" else None,
+        label=proto.version_label if choice == "version_label" else None,
+        signature_name=proto.signature_name,
+    )
+
+
+def require_name(spec: ModelSpec) -> None:
+    """Refuse a spec without a name: INVALID_ARGUMENT."""
+    if not spec.name:
+        raise invalid_argument("ModelSpec has no name specified.")
 
 
 def resolve(registry: Registry, spec: ModelSpec) -> Handle[Model]:

@@ -63,7 +63,7 @@ def predict(
             f"Was: {signature.method_name}",
         )
     values = _inputs(signature, inputs)
-    _check_filter(signature, output_filter)
+    check_filter(signature, output_filter)
     check_deadline(deadline)
     start = time.perf_counter_ns()
     outputs = model.run(signature, values, output_filter, deadline=deadline)
@@ -108,7 +108,8 @@ def _inputs(signature: Signature, inputs: Mapping[str, Array]) -> dict[str, Arra
     return values
 
 
-def _check_filter(signature: Signature, output_filter: Sequence[str]) -> None:
+def check_filter(signature: Signature, output_filter: Sequence[str]) -> None:
+    """Refuse aliases that the signature does not have, or that come twice: INVALID_ARGUMENT."""
     seen = set()
     for alias in output_filter:
         if alias not in signature.outputs:

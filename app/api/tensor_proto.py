@@ -33,7 +33,7 @@ _FIELDS = {
     "uint64": "uint64_val",
 }
 # Fields whose packed form on the wire is the array's own memory, and the type of their elements.
-_RAW_FIELDS: dict[str, np.dtype[Any]] = {
+RAW_FIELDS: dict[str, np.dtype[Any]] = {
     "float_val": np.dtype("<f4"),
     "double_val": np.dtype("<f8"),
     "scomplex_val": np.dtype("<f4"),
@@ -131,7 +131,7 @@ def _from_field(proto: Any, dtype: DType) -> Array:
 
 def _numbers(field: str, values: Any, numpy: np.dtype[Any]) -> Array:
     """The elements of a field whose Python numbers are those of `numpy`."""
-    if len(values) < _RAW_FROM or field not in _RAW_FIELDS:
+    if len(values) < _RAW_FROM or field not in RAW_FIELDS:
         return np.fromiter(values, numpy, len(values))
     # Protobuf gives Python one number at a time, but writes them all at once.
     alone = tensor_pb2.TensorProto()
@@ -164,9 +164,9 @@ def from_array(array: Array, dtype: DType, *, as_content: bool = False, into: An
         flat = flat.view(_COMPLEX_PART[dtype.name])
     elif field == "half_val":
         flat = flat.view(np.uint16)
-    if len(flat) >= _RAW_FROM and field in _RAW_FIELDS:
-        raw = np.asarray(flat, _RAW_FIELDS[field]).tobytes()
-        proto.MergeFromString(b"".join((_PACKED_TAGS[field], _varint(len(raw)), raw)))
+    if len(flat) >= _RAW_FROM and field in RAW_FIELDS:
+        raw = np.asarray(flat, RAW_FIELDS[field]).tobytes()
+        proto.MergeFromString(b"".join((_PACKED_TAGS[field], varint(len(raw)), raw)))
     else:
         getattr(proto, field).extend(flat.tolist())
     return proto
@@ -174,10 +174,11 @@ def from_array(array: Array, dtype: DType, *, as_content: bool = False, into: An
 
 def _strings_to_content(array: Array) -> bytes:
     strings = [bytes(value) for value in array.ravel()]
-    return b"".join([*map(_varint, map(len, strings)), *strings])
+    return b"".join([*map(varint, map(len, strings)), *strings])
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
+    """A length as protobuf writes it."""
     encoded = bytearray()
     while number > 0x7F:
         encoded.append(number & 0x7F | 0x80)
@@ -186,10 +187,22 @@ def _varint(number: int) -> bytes:
     return bytes(encoded)
 
 
-_PACKED_TAGS = {
-    field: _varint(tensor_pb2.TensorProto.DESCRIPTOR.fields_by_name[field].number << 3 | 2)
-    for field in _RAW_FIELDS
-}
+def packed_tag(field: str) -> bytes:
+    """What stands before the length of a field of TensorProto."""
+    return varint(tensor_pb2.TensorProto.DESCRIPTOR.fields_by_name[field].number << 3 | 2)
+
+
+def can_send(dtype: DType) -> bool:
+    """Whether a TensorProto can carry elements of `dtype`."""
+    return dtype.name in _FIELDS
+
+
+def field_of(dtype: DType) -> str:
+    """The field of TensorProto that carries the elements of `dtype`."""
+    return _FIELDS[dtype.name]
+
+
+_PACKED_TAGS = {field: packed_tag(field) for field in RAW_FIELDS}
 
 
 class LazyInputs(Mapping[str, Array]):

@@ -90,7 +90,10 @@ class Model(abc.ABC):
         return dict(zip(fetches, results, strict=True))
 
     def check(self, feeds: tuple[TensorSpec, ...], values: Sequence[Array]) -> None:
-        """Refuse an element type other than declared: INVALID_ARGUMENT. `values` are those of `feeds`."""
+        """Refuse an element type other than declared: INVALID_ARGUMENT. `values` are those of `feeds`.
+
+        What overrides it looks at types and shapes alone: the answer is remembered by them.
+        """
         for index, (spec, value) in enumerate(zip(feeds, values, strict=True)):
             if value.dtype != spec.dtype.numpy:
                 found = dtypes.of_array(value)

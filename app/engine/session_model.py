@@ -9,12 +9,13 @@ from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
 
 from app.engine.dtypes import Array
 from app.engine.model import PLANS_KEPT, Model, sorted_feeds
 from app.engine.signature import Signature
-from app.engine.status import tensorflow_errors
+from app.engine.status import serving_error, tensorflow_errors
 from app.telemetry.metrics import Registry
 from app.telemetry.serving_metrics import TensorFlowMetrics, micros
 
@@ -48,6 +49,7 @@ class SessionModel(Model):
         super().__init__(signature_defs)
         self._session = session
         self._metrics = metrics or TensorFlowMetrics.make(Registry())
+        self._observe_run = self._metrics.run_micros.series()
         self._in_callers_thread = in_callers_thread
         pool = _CALLERS_THREAD if in_callers_thread else _FIRST_POOL
         make = partial(_make_callable, session, threading.Lock(), self._metrics, pool=pool)
@@ -90,10 +92,12 @@ class SessionModel(Model):
     def _run(self, feeds: tuple[str, ...], values: Sequence[Array], fetches: tuple[str, ...]) -> list[Array]:
         call = self._callable(feeds, fetches)
         start = time.perf_counter_ns()
-        with tensorflow_errors():
+        try:
             results = call(*values)
-        self._metrics.run_micros.observe(micros(start, time.perf_counter_ns()))
-        return [_array(value) for value in results]
+        except tf.errors.OpError as error:
+            raise serving_error(error) from error
+        self._observe_run((time.perf_counter_ns() - start) // 1000)
+        return [value if isinstance(value, np.ndarray) else _array(value) for value in results]
 
     def close(self) -> None:
         """Close the session and let go of it."""
@@ -133,7 +137,5 @@ def _whole(
 
 
 def _array(value: Any) -> Array:
-    """What TensorFlow returned as an array: of a tensor without dimensions it returns the bare element."""
-    if isinstance(value, np.ndarray):
-        return value
+    """An array of the bare element that TensorFlow returns for a tensor without dimensions."""
     return np.array(value, object if isinstance(value, bytes) else None)

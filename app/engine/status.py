@@ -27,4 +27,9 @@ class tensorflow_errors:  # noqa: N801 - a context manager, used like a function
     ) -> None:
         """Turn TensorFlow's errors into ours."""
         if isinstance(error, tf.errors.OpError):
-            raise ServingError(Code(error.error_code), error.message) from error
+            raise serving_error(error) from error
+
+
+def serving_error(error: tf.errors.OpError) -> ServingError:
+    """The same code and text as a `ServingError`."""
+    return ServingError(Code(error.error_code), error.message)

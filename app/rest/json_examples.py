@@ -9,7 +9,7 @@ from tensorflow_serving.apis import input_pb2
 
 from app.errors import invalid_argument
 from app.rest.debug_text import to_bytes
-from app.rest.json_decode import read_predict
+from app.rest.json_decode import read_document
 from app.rest.json_values import decode_base64, format_error, is_base64, type_name
 
 _INT64_MAX = 2**63 - 1
@@ -38,7 +38,7 @@ def read_examples(body: bytes, max_depth: int = 0) -> ExamplesBody:
     Raises:
         ServingError: INVALID_ARGUMENT with TensorFlow Serving's text.
     """
-    request = read_predict(body, max_depth)
+    request = read_document(body, max_depth)
     document = request.document
     message = input_pb2.Input()
     context = document.get("context")

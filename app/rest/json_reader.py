@@ -19,16 +19,7 @@ _FRACTION = re.compile(rb"(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _PLAIN_TEXT = re.compile(rb'[^"\\\x00-\x1f]*')
 _HEX4 = re.compile(rb"[0-9A-Fa-f]{4}")
 _WORDS = {ord("t"): (b"true", True), ord("f"): (b"false", False), ord("n"): (b"null", None)}
-_ESCAPES = {
-    ord(b'"'): b'"',
-    ord(b"/"): b"/",
-    ord(b"\\"): b"\\",
-    ord(b"b"): b"\b",
-    ord(b"f"): b"\f",
-    ord(b"n"): b"\n",
-    ord(b"r"): b"\r",
-    ord(b"t"): b"\t",
-}
+_ESCAPES = {letter: bytes([code]) for letter, code in zip(b'"/\\bfnrt', b'"/\\\b\f\n\r\t', strict=True)}
 
 _DONE = ""
 _EMPTY = "The document is empty."

@@ -15,14 +15,14 @@ from itertools import chain
 from typing import Any, Final, TypeGuard
 
 import numpy as np
+import pybase64
 
 from app.engine.dtypes import STRING, Array, DType
 from app.errors import Code, ServingError, invalid_argument
 from app.rest.debug_text import debug_text, to_bytes
 
 _INT32 = (np.int64, -(2**31), 2**31 - 1)
-# What to read the integers as, and their bounds. The small types take any int32 and wrap around.
-_INTEGERS: Final[Mapping[str, tuple[type[np.integer[Any]], int, int]]] = {
+INTEGERS: Final[Mapping[str, tuple[type[np.integer[Any]], int, int]]] = {
     "int8": _INT32,
     "uint8": _INT32,
     "int16": _INT32,
@@ -31,7 +31,9 @@ _INTEGERS: Final[Mapping[str, tuple[type[np.integer[Any]], int, int]]] = {
     "uint32": (np.int64, 0, 2**32 - 1),
     "uint64": (np.uint64, 0, 2**64 - 1),
 }
-_FLOATS = ("float", "double")
+"""What to read integers as, and their bounds. The small types take any int32 and wrap around."""
+
+FLOATS: Final = ("float", "double")
 
 _ASCII_SPACE = re.compile(r"[ \t\n\v\f\r]+")
 _BASE64 = re.compile(r"([A-Za-z0-9+/]*)([=.]*)")
@@ -68,11 +70,11 @@ def _flat_array(items: list[Any], kinds: set[type], dtype: DType) -> Array | Non
     """A one-dimensional array of scalars, whose types are `kinds`; None if one does not fit the dtype."""
     if not items:
         return np.empty(0, dtype.numpy)
-    if dtype.name in _FLOATS and kinds <= {int, float}:
+    if dtype.name in FLOATS and kinds <= {int, float}:
         with np.errstate(over="ignore"):  # beyond the range of float is infinite
             return np.array(items, dtype.numpy)
-    if dtype.name in _INTEGERS and kinds == {int}:
-        read_as, low, high = _INTEGERS[dtype.name]
+    if dtype.name in INTEGERS and kinds == {int}:
+        read_as, low, high = INTEGERS[dtype.name]
         try:
             integers = np.array(items, read_as)
         except OverflowError:
@@ -130,10 +132,10 @@ def _check_scalar(value: object, dtype: DType) -> None:
         accepted = dtype == STRING
         if accepted:
             decode_base64(value)
-    elif name in _FLOATS:
+    elif name in FLOATS:
         accepted = kind in (int, float)
-    elif name in _INTEGERS:
-        _, low, high = _INTEGERS[name]
+    elif name in INTEGERS:
+        _, low, high = INTEGERS[name]
         accepted = isinstance(value, int) and kind is int and low <= value <= high
     elif name == "bool":
         accepted = kind is bool
@@ -188,7 +190,7 @@ def decode_base64(value: object) -> bytes:
     # The common form first: nothing but the alphabet and complete padding.
     if len(text) % 4 == 0 and not text.endswith("==="):
         with suppress(ValueError):
-            return binascii.a2b_base64(text, strict_mode=True)
+            return pybase64.b64decode(text, validate=True)
     match = _BASE64.fullmatch(_ASCII_SPACE.sub("", text))
     padding = -len(match[1]) % 4 if match else 3
     if not match or padding == 3 or len(match[2]) not in (0, padding):

@@ -9,10 +9,11 @@ from __future__ import annotations
 import enum
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import unquote
 
 from app.api.models import ModelSpec
-from app.errors import invalid_argument
+from app.errors import ServingError, invalid_argument
 
 
 class Action(enum.Enum):
@@ -48,6 +49,11 @@ _GET = re.compile(
 _INT64_MAX = (1 << 63) - 1
 
 
+_KEPT = 1024
+# Longer targets are not remembered: they are seldom, and would take memory.
+_LONGEST_KEPT = 256
+
+
 def route(method: str, target: str) -> Route:
     """Find out what `method` on `target` (path, query and fragment as received) asks for.
 
@@ -55,22 +61,32 @@ def route(method: str, target: str) -> Route:
         ServingError: INVALID_ARGUMENT for what the grammar does not have.
         EmptyBadRequestError: the version is no int64.
     """
-    malformed = invalid_argument(f"Malformed request: {method} {target}")
+    return (_remembered if len(target) <= _LONGEST_KEPT else _route)(method, target)
+
+
+def _route(method: str, target: str) -> Route:
     if method == "POST":
         match = _INFERENCE.fullmatch(target)
         # The pattern takes any letter case, the words do not.
         if match is None or match["verb"] not in (action.value for action in Action):
-            raise malformed
+            raise _malformed(method, target)
         return Route(Action(match["verb"]), _spec(match))
     match = _GET.fullmatch(target) if method == "GET" else None
     if match is None:
-        raise malformed
+        raise _malformed(method, target)
     if target.lower() == "/v1/models":
         return Route(Action.MODELS, ModelSpec(""))
     # `/v1/models/versions/1` reads as a model-less request, not as a model called `versions`.
     if match["name"] is None:
         raise invalid_argument("Missing model name in request.")
     return Route(Action.METADATA if match["metadata"] == "/metadata" else Action.STATUS, _spec(match))
+
+
+_remembered = lru_cache(maxsize=_KEPT)(_route)
+
+
+def _malformed(method: str, target: str) -> ServingError:
+    return invalid_argument(f"Malformed request: {method} {target}")
 
 
 def _spec(match: re.Match[str]) -> ModelSpec:

@@ -93,6 +93,7 @@ class RestService:
             f":{action.value}": self._metrics.ferry.traffic(action.value, "REST") for action in _INFERENCE
         }
         self._other_traffic = self._metrics.ferry.traffic("", "REST")
+        self._reader = json_decode.PredictReader(self._max_depth)
         self._registry = registry
         self._board = board
         self._check_method_name = options.enable_signature_method_name_check
@@ -195,7 +196,7 @@ class RestService:
         return json_encode.encode_regress(result)
 
     def _predict(self, spec: ModelSpec, body: bytes, deadline: float | None, clock: RunClock) -> bytes:
-        request = json_decode.read_predict(body, self._max_depth)
+        request = self._reader.read(body)
         if request.signature_name:
             spec = replace(spec, signature_name=request.signature_name)
         with resolve(self._registry, spec) as handle:

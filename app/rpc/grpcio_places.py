@@ -10,7 +10,7 @@ import grpc
 
 from app.admission import Admission
 from app.errors import ServingError
-from app.rpc.methods import retry_metadata, wire_message
+from app.rpc.method import retry_metadata, wire_message
 
 STATUS_CODES = {status.value[0]: status for status in grpc.StatusCode}
 """grpcio's name for each code."""

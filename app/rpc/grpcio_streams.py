@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 
-from app.rpc.methods import Call, StreamMethod
+from app.rpc.method import Call, StreamMethod
 
 _END = object()
 

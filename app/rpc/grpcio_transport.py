@@ -25,17 +25,17 @@ from app.rpc.channel_arguments import channel_arguments
 from app.rpc.grpcio_credentials import credentials
 from app.rpc.grpcio_places import STATUS_CODES, PlacesPool, refusing_handler
 from app.rpc.grpcio_streams import answers_of
-from app.rpc.methods import (
+from app.rpc.method import (
     Call,
     DialogueMethod,
     Method,
     PushMethod,
     StreamMethod,
     Table,
-    is_seen,
     retry_metadata,
     wire_message,
 )
+from app.rpc.methods import is_seen
 from app.security.tls import WatchedTls
 from app.telemetry.observation import Observation
 from app.telemetry.observer import Observer
@@ -249,14 +249,14 @@ def _serialize(message: Any) -> bytes:
 
 
 def _behaviour(path: str, method: Method) -> Any:
-    parse, handle, traffic = method.request.FromString, method.handle, method.traffic
+    traffic = method.traffic
 
     def call(data: bytes, context: Any) -> bytes | None:
         sent = 0
         traffic.begin()
         try:
             with _errors_told(path, context):
-                answer = bytes(handle(parse(data), _call(context)).SerializeToString())
+                answer = method.answer(data, _call(context))
                 sent = len(answer)
                 return answer
         finally:

@@ -9,7 +9,7 @@ from grpc_health.v1 import health_pb2
 
 from app.errors import Code, ServingError
 from app.lifecycle.readiness import Condition, Readiness
-from app.rpc.methods import AnyMethod, Call, Method, PushMethod
+from app.rpc.method import AnyMethod, Call, Method, PushMethod
 
 SERVICE = "grpc.health.v1.Health"
 # TensorFlow Serving knows its services by these names.

@@ -1,14 +1,10 @@
-"""The gRPC method table: which message each method takes and what answers it.
-
-Knows no transport: a transport looks a method up by path, decodes its request, calls its handler
-and sends what comes back, or the `ServingError` that was raised.
-"""
+"""The gRPC method table: which message each method takes and what answers it. Knows no transport."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,105 +18,22 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from app.admission import Admission, whole_seconds
+from app.admission import Admission
 from app.api.inference import classify, multi_inference, regress
 from app.api.metadata import check_fields, get_model_metadata
 from app.api.model_status import get_model_status
-from app.api.models import ModelSpec, Registry, resolve
-from app.api.predict import find_signature, predict
+from app.api.models import ModelSpec, Registry, from_proto, read_spec, require_name, resolve
 from app.api.reload_config import ApplyModels, ReadMetric, reload_config
-from app.api.tensor_proto import LazyInputs, from_array
-from app.engine.signature import DEFAULT_SIGNATURE
-from app.errors import Code, ServingError, invalid_argument
+from app.errors import Code, ServingError
 from app.lifecycle.states import StateBoard
 from app.options import Options
-from app.telemetry.ferry_metrics import RunClock, Traffic
+from app.rpc.method import Call, Method
+from app.rpc.predictor import Predictor
+from app.telemetry.ferry_metrics import RunClock
 from app.telemetry.observation import note_run
 from app.telemetry.serving_metrics import ServingMetrics, micros
 
-# TensorFlow Serving cuts error texts on gRPC, so that they fit into the headers of an answer.
-_LONGEST_MESSAGE = 1024
 _HEALTH = "/grpc.health.v1.Health/"
-
-
-@dataclass(frozen=True)
-class Call:
-    """What a transport knows of a call beside its message.
-
-    Attributes:
-        deadline: on `time.monotonic`; None if the client set none.
-    """
-
-    deadline: float | None = None
-
-
-@dataclass(frozen=True)
-class Method:
-    """A unary method.
-
-    Attributes:
-        request: the message class to decode with.
-        handle: message and call to answer; raises ServingError.
-        traffic: where a transport counts calls and bytes.
-        quick: takes microseconds, and has to be answered even while models take every thread.
-        blocks: whether it waits for other things than the model that it runs, and so needs a thread.
-        takes_place: whether calls count for `--max_in_flight_requests`.
-    """
-
-    request: type[Any]
-    handle: Callable[[Any, Call], Any]
-    traffic: Traffic = field(default_factory=Traffic)
-    quick: bool = False
-    blocks: bool = False
-    takes_place: bool = False
-
-
-@dataclass(frozen=True)
-class PushMethod:
-    """A method that answers one message with any number, whenever there is something to say.
-
-    No thread waits for that: the method is handed a function that sends.
-
-    Attributes:
-        request: the message class to decode with.
-        subscribe: message and function to a function to call once the client is gone. The function
-            given sends a message, or ends the call when given None; it does not block and may be called
-            in any thread.
-    """
-
-    request: type[Any]
-    subscribe: Callable[[Any, Callable[[Any], None]], Callable[[], None]]
-
-
-@dataclass(frozen=True)
-class DialogueMethod:
-    """A method that answers each message of a stream with one. A transport ends open streams with its stop.
-
-    Attributes:
-        request: the message class to decode with.
-        answer: message to answer; does not raise.
-    """
-
-    request: type[Any]
-    answer: Callable[[Any], Any]
-
-
-@dataclass(frozen=True)
-class StreamMethod:
-    """A method with any number of requests and answers.
-
-    Attributes:
-        request: the message class to decode with.
-        handle: requests and call to answers, on an event loop; raises ServingError. It is cancelled when
-            the client is gone.
-    """
-
-    request: type[Any]
-    handle: Callable[[AsyncIterator[Any], Call], AsyncIterator[Any]]
-
-
-AnyMethod = Method | PushMethod | DialogueMethod | StreamMethod
-Table = Mapping[str, AnyMethod]
 
 
 def method_table(
@@ -145,14 +58,17 @@ def method_table(
     metrics = metrics or ServingMetrics.make()
     admission = admission or Admission(options, metrics.ferry.refused)
     counted = partial(_counted, metrics, admission.check_rate)
-    predict_ = partial(_predict, registry, options)
+    predictor = Predictor(registry, options, metrics, admission.check_rate)
     classify_ = partial(_infer, registry, options, method=classify)
     regress_ = partial(_infer, registry, options, method=regress)
     prediction = "/tensorflow.serving.PredictionService/"
     model = "/tensorflow.serving.ModelService/"
     methods = {
         prediction + "Predict": Method(
-            predict_pb2.PredictRequest, counted("Predict", predict_), takes_place=True
+            predict_pb2.PredictRequest,
+            counted("Predict", predictor.handle),
+            takes_place=True,
+            shortcut=predictor,
         ),
         prediction + "Classify": Method(
             classification_pb2.ClassificationRequest, counted("Classify", classify_), takes_place=True
@@ -191,46 +107,6 @@ def is_seen(path: str) -> bool:
     return not path.startswith(_HEALTH)
 
 
-def wire_message(error: ServingError) -> str:
-    """The text of `error` as a gRPC client gets it: cut where TensorFlow Serving cuts."""
-    if len(error.message.encode()) <= _LONGEST_MESSAGE:
-        return error.message
-    kept = error.message.encode()[:_LONGEST_MESSAGE].decode(errors="ignore")
-    return f"{kept}...TRUNCATED"
-
-
-def retry_metadata(error: ServingError) -> tuple[tuple[str, str], ...]:
-    """What `error` says beside code and text: when to try again, for gRPC's own retries and for people."""
-    if error.retry_after is None:
-        return ()
-    return (
-        ("grpc-retry-pushback-ms", str(round(error.retry_after * 1000))),
-        ("retry-after", str(whole_seconds(error.retry_after))),
-    )
-
-
-def _spec(request: Any) -> ModelSpec:
-    """The model spec of a request, which may still lack a name."""
-    if not request.HasField("model_spec"):
-        raise invalid_argument("Missing ModelSpec")
-    return _model_spec(request.model_spec)
-
-
-def _model_spec(proto: Any) -> ModelSpec:
-    choice = proto.WhichOneof("version_choice")
-    return ModelSpec(
-        name=proto.name,
-        version=proto.version.value if choice == "version" else None,
-        label=proto.version_label if choice == "version_label" else None,
-        signature_name=proto.signature_name,
-    )
-
-
-def _require_name(spec: ModelSpec) -> None:
-    if not spec.name:
-        raise invalid_argument("ModelSpec has no name specified.")
-
-
 def _counted(
     metrics: ServingMetrics,
     check_rate: Callable[[str], None],
@@ -260,32 +136,6 @@ def _counted(
     return counted
 
 
-def _predict(registry: Registry, options: Options, request: Any, call: Call, clock: RunClock) -> Any:
-    spec = _spec(request)
-    _require_name(spec)
-    with resolve(registry, spec) as handle:
-        outputs = predict(
-            handle.servable,
-            spec.signature_name,
-            LazyInputs(request.inputs),
-            request.output_filter,
-            check_method_name=options.enable_signature_method_name_check,
-            deadline=call.deadline,
-            observe_run=clock,
-        )
-        signature = find_signature(handle.servable, spec.signature_name)
-        assert signature is not None  # predict() found it
-        response = predict_pb2.PredictResponse()
-        response.model_spec.name = spec.name
-        response.model_spec.version.value = handle.version
-        response.model_spec.signature_name = spec.signature_name or DEFAULT_SIGNATURE
-        as_content = options.enable_serialization_as_tensor_content
-        for alias, value in outputs.items():
-            dtype = signature.outputs[alias].dtype
-            from_array(value, dtype, as_content=as_content, into=response.outputs[alias])
-    return response
-
-
 def _infer(
     registry: Registry,
     options: Options,
@@ -296,8 +146,8 @@ def _infer(
     method: Callable[..., Any],
 ) -> Any:
     """Classify or Regress, which differ in `method` only."""
-    spec = _spec(request)
-    _require_name(spec)
+    spec = read_spec(request)
+    require_name(spec)
     with resolve(registry, spec) as handle:
         return method(
             handle,
@@ -319,8 +169,8 @@ def _multi_inference(
     check_rate: Callable[[str], None],
 ) -> Any:
     # The first task names the model; without tasks there is no name.
-    spec = _model_spec(request.tasks[0].model_spec) if request.tasks else ModelSpec("")
-    _require_name(spec)
+    spec = from_proto(request.tasks[0].model_spec) if request.tasks else ModelSpec("")
+    require_name(spec)
     check_rate(spec.name)
     with resolve(registry, spec) as handle:
         return multi_inference(
@@ -336,9 +186,9 @@ def _multi_inference(
 
 def _metadata(registry: Registry, request: Any, call: Call) -> Any:
     del call  # deadlines play no part here, nor for the status
-    spec = _spec(request)
+    spec = read_spec(request)
     check_fields(request.metadata_field)
-    _require_name(spec)
+    require_name(spec)
     return get_model_metadata(registry, spec)
 
 
@@ -349,4 +199,4 @@ def _reload(apply_models: ApplyModels, read_metric: ReadMetric, request: Any, ca
 
 def _status(board: StateBoard, request: Any, call: Call) -> Any:
     del call
-    return get_model_status(board, _spec(request))
+    return get_model_status(board, read_spec(request))

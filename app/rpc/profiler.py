@@ -21,7 +21,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, empty_pb2, message_
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 from app.errors import Code, ServingError
-from app.rpc.methods import Call, Method
+from app.rpc.method import Call, Method
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from grpc_reflection.v1alpha.reflection import ReflectionServicer
 # Their descriptors are in protobuf's default pool once they are imported.
 from tensorflow_serving.apis import model_service_pb2, prediction_service_pb2  # noqa: F401
 
-from app.rpc.methods import AnyMethod, DialogueMethod
+from app.rpc.method import AnyMethod, DialogueMethod
 
 SERVICES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 """The two versions differ in their name only."""

@@ -16,7 +16,8 @@ from app.rpc import health, profiler, reflection
 from app.rpc.access import Access
 from app.rpc.grpcio_transport import GrpcServer
 from app.rpc.http2.transport import Http2Server
-from app.rpc.methods import AnyMethod, Table, services
+from app.rpc.method import AnyMethod, Table
+from app.rpc.methods import services
 from app.rpc.profiler import Profiler
 from app.security.security import Security
 from app.security.tls import LiveContext

@@ -12,6 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+# So many values of a series wait at most: putting them into buckets must not hold a request up for long.
+_LATER = 256
+
 Labels = tuple[str, ...]
 Cells = list[tuple[Labels, "int | Distribution"]]
 
@@ -119,11 +122,12 @@ class Gauge(_Labelled):
 
 
 class _Bins:
-    __slots__ = ("counts", "sum")
+    __slots__ = ("counts", "later", "sum")
 
     def __init__(self, size: int) -> None:
         self.counts = [0] * size
         self.sum = 0.0
+        self.later: list[float] = []
 
 
 class Histogram(_Labelled):
@@ -143,19 +147,51 @@ class Histogram(_Labelled):
         """Add `value` to the distribution with these values of the labels."""
         index = bisect_right(self.bounds, value)
         with self._lock:
-            bins = self._cells.get(values)
-            if bins is None:
-                self._check(values)
-                bins = self._cells[values] = _Bins(len(self.bounds) + 1)
+            bins = self._bins(values)
             bins.counts[index] += 1
             bins.sum += value
+
+    def series(self, *values: str) -> Callable[[float], None]:
+        """A function that adds a value to the distribution with these values of the labels.
+
+        It costs a fraction of `observe`: values are put into buckets many at a time, or when they are read.
+        """
+        with self._lock:
+            bins = self._bins(values)
+        later, put = bins.later, bins.later.append  # which no other thread interrupts
+
+        def add(value: float) -> None:
+            put(value)
+            if len(later) >= _LATER:
+                with self._lock:
+                    self._settle(bins)
+
+        return add
+
+    def _bins(self, values: Labels) -> _Bins:
+        bins = self._cells.get(values)
+        if bins is None:
+            self._check(values)
+            bins = self._cells[values] = _Bins(len(self.bounds) + 1)
+        return bins
+
+    def _settle(self, bins: _Bins) -> None:
+        """Put into buckets what waits for it. Under the lock; others may add meanwhile."""
+        values = bins.later[:]
+        del bins.later[: len(values)]
+        for value in values:
+            bins.counts[bisect_right(self.bounds, value)] += 1
+        bins.sum += sum(values)
 
     def cells(self) -> Cells:
         """Values of labels to distribution, sorted by labels."""
         with self._lock:
+            for bins in self._cells.values():
+                self._settle(bins)
             read = [
                 (values, Distribution(self.bounds, tuple(bins.counts), bins.sum))
                 for values, bins in self._cells.items()
+                if any(bins.counts)
             ]
         return sorted(read, key=_by_labels)
 

@@ -14,7 +14,7 @@ from app.engine import dtypes
 from app.engine.dtypes import Array
 from app.engine.signature import TensorSpec
 from app.errors import Code, ServingError
-from app.rest.json_decode import PredictBody, read_predict, to_tensors
+from app.rest.json_decode import PredictBody, read_document, to_tensors
 from app.rest.json_values import check, dense
 
 TYPES = {dtype.name: dtype for dtype in map(dtypes.from_number, range(24))}
@@ -35,7 +35,7 @@ def specs(**types: str) -> dict[str, TensorSpec]:
 
 def decode(body: str | bytes, **types: str) -> tuple[dict[str, Array], bool]:
     raw = body.encode() if isinstance(body, str) else body
-    return to_tensors(read_predict(raw), specs(**types))
+    return to_tensors(read_document(raw), specs(**types))
 
 
 def single(body: str | bytes, dtype: str) -> Array:
@@ -58,9 +58,9 @@ def invalid(body: str | bytes, **types: str) -> str:
 
 
 def test_before_the_model_is_known() -> None:
-    body = read_predict(b'{"signature_name": "s", "instances": [1]}')
+    body = read_document(b'{"signature_name": "s", "instances": [1]}')
     assert body == PredictBody("s", {"signature_name": "s", "instances": [1]})
-    assert read_predict(b"{}").signature_name == ""
+    assert read_document(b"{}").signature_name == ""
     assert invalid("[1, {}]") == "JSON Value: [1, {}] Is not object"
     assert invalid("NaN") == "JSON Value:  Is not object"
     assert invalid('{"signature_name": null}') == (

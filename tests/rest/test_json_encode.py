@@ -17,7 +17,7 @@ from app.engine import dtypes
 from app.engine.dtypes import Array
 from app.engine.signature import TensorSpec
 from app.errors import Code, ServingError
-from app.rest.json_decode import read_predict, to_tensors
+from app.rest.json_decode import read_document, to_tensors
 from app.rest.json_encode import encode_classify, encode_error, encode_predict, encode_regress
 
 WRITABLE = ["f4", "f8", "i1", "i2", "i4", "i8", "u1", "u4", "u8", "?"]
@@ -73,7 +73,7 @@ def test_rows_of_several_outputs(array: Array) -> None:
 def test_what_is_encoded_can_be_sent_back(array: Array) -> None:
     body = encode_predict({"x": array}, row=False).replace(b"outputs", b"inputs")
     spec = TensorSpec("x", "x:0", dtypes.of_array(array), None)
-    decoded, row = to_tensors(read_predict(body), {"x": spec})
+    decoded, row = to_tensors(read_document(body), {"x": spec})
     assert not row
     np.testing.assert_array_equal(decoded["x"], array, strict=True)
     if array.dtype.kind == "f":

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.engine import dtypes
 from app.engine.dtypes import STRING
@@ -55,3 +59,17 @@ def test_base64_with_and_without_padding() -> None:
 def test_the_first_elements_give_the_shape() -> None:
     assert shape_by_first([[], []]) == [2, 0]
     assert shape_by_first(1) == []
+
+
+_ENCODED = st.binary(max_size=30).map(lambda raw: base64.b64encode(raw).decode())
+
+
+@given(st.text("AYQzg+/-_=. \n", max_size=12) | _ENCODED)
+def test_base64_of_the_common_form_is_decoded_as_by_the_rules(text: str) -> None:
+    def outcome(text: str) -> bytes | str:
+        try:
+            return decode_base64({"b64": text})
+        except ServingError as error:
+            return str(error)
+
+    assert outcome(text) == outcome(text + "    ")  # white space takes the way of all that is uncommon

@@ -18,7 +18,7 @@ from app.options import Options
 from app.rpc.access import Access, group_of
 from app.rpc.grpcio_transport import GrpcServer
 from app.rpc.http2.transport import Http2Server
-from app.rpc.methods import Call, DialogueMethod, Method, Table
+from app.rpc.method import Call, DialogueMethod, Method, Table
 from app.security import tls
 from app.security.guard import Guard
 from app.security.tls import LiveContext, WatchedTls

@@ -10,7 +10,7 @@ import pytest
 
 from app.errors import ServingError, invalid_argument
 from app.rpc.grpcio_streams import answers_of
-from app.rpc.methods import Call, StreamMethod
+from app.rpc.method import Call, StreamMethod
 
 CALL = Call(12.5)
 

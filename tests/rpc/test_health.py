@@ -19,7 +19,7 @@ from app.options import Options
 from app.rpc.grpcio_transport import GrpcServer
 from app.rpc.health import health_methods
 from app.rpc.http2.transport import Http2Server
-from app.rpc.methods import AnyMethod, Call, Method
+from app.rpc.method import AnyMethod, Call, Method
 from tests.support.process import free_port, wait_until
 
 FULL = "tensorflow.serving.PredictionService"

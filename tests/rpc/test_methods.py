@@ -10,7 +10,8 @@ from tensorflow_serving.apis import get_model_metadata_pb2, prediction_service_p
 
 from app.errors import Code, ServingError
 from app.options import Options
-from app.rpc.methods import Call, method_table, wire_message
+from app.rpc.method import Call, wire_message
+from app.rpc.methods import method_table
 from app.telemetry.serving_metrics import ServingMetrics
 from tests.rpc.conftest import Served, refuse
 

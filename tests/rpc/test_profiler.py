@@ -14,7 +14,7 @@ from google.protobuf import empty_pb2
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 from app.errors import ServingError
-from app.rpc.methods import Call
+from app.rpc.method import Call
 from app.rpc.profiler import Profiler, ProfileRequest, ProfileResponse, TerminateRequest
 from tests.conftest import StartServer
 from tests.support.process import ServerProcess, wait_until

@@ -19,7 +19,8 @@ from app.errors import Code, ServingError
 from app.options import Options
 from app.rpc.grpcio_transport import GrpcServer, Outbox
 from app.rpc.http2.transport import Http2Server
-from app.rpc.methods import Call, Method, StreamMethod, method_table
+from app.rpc.method import Call, Method, StreamMethod
+from app.rpc.methods import method_table
 from tests.rpc.conftest import Served, refuse
 from tests.rpc.test_methods import HALF, PREDICT, X
 from tests.support.process import accepts, free_port, wait_until

@@ -58,6 +58,17 @@ def save_first_pixel(path: Path) -> Path:
     return save(module, path, module.function)
 
 
+def save_length(path: Path) -> Path:
+    """y = the length of each string of x; x is string [None]."""
+    tf = tensorflow()
+    module = tf.Module()
+    module.function = tf.function(
+        lambda x: {"y": tf.strings.length(x)},
+        input_signature=[tf.TensorSpec([None], tf.string, name="x")],
+    )
+    return save(module, path, module.function)
+
+
 def save_large(path: Path, megabytes: int) -> Path:
     """y = x + w[0], where the variable w holds `megabytes` of random float32; x is float [None]."""
     tf = tensorflow()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
@@ -126,3 +127,28 @@ def test_the_first_value_is_that_of_the_first_cell() -> None:
 
 def test_exponential_bounds() -> None:
     assert exponential(10, 1.5, 3) == (10, 15, 22.5)
+
+
+def test_a_series_is_what_observing_is() -> None:
+    one, other = (Registry().histogram("/h", (1.0, 5.0), "label") for _ in range(2))
+    add = one.series("a")
+    assert one.cells() == [], "nothing was added yet"
+    for value in range(1000):
+        add(value % 7)
+        other.observe(value % 7, "a")
+    assert one.cells() == other.cells()
+    one.observe(3, "a")
+    other.observe(3, "a")
+    assert one.cells() == other.cells()
+
+
+def test_a_series_loses_nothing_between_threads() -> None:
+    histogram = Registry().histogram("/h", (1.0,))
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(4):
+            pool.submit(lambda: [histogram.series()(2) for _ in range(2000)])
+        for _ in range(50):
+            histogram.cells()
+    ((_, found),) = histogram.cells()
+    assert isinstance(found, Distribution)
+    assert (found.counts, found.sum) == ((0, 8000), 16000)

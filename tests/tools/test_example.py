@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from app.engine import dtypes
 from app.engine.signature import Signature, TensorSpec
-from app.rest.json_decode import read_predict, to_tensors
+from app.rest.json_decode import read_document, to_tensors
 from app.tools.example import Example, Filled, examples
 
 TYPES = [dtypes.from_number(number) for number in (1, 2, 3, 4, 5, 6, 7, 9, 10, 22, 23)]
@@ -24,7 +24,7 @@ def test_the_json_body_is_the_message(fields: list[tuple[dtypes.DType, tuple[int
     specs = {f"i{n}": TensorSpec(f"i{n}", f"t{n}:0", dtype, shape) for n, (dtype, shape) in enumerate(fields)}
     made = next(examples(signature(specs), batch=batch))
     assert made.rest_obstacle() == ""
-    body = read_predict(json.dumps(made.rest_body()).encode())
+    body = read_document(json.dumps(made.rest_body()).encode())
     decoded, by_rows = to_tensors(body, specs)
     assert by_rows == all(shape is not None and shape[:1] == (-1,) for _, shape in fields)
     for alias, value in decoded.items():

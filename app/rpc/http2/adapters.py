@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from app.errors import Code, ServingError
-from app.rpc.methods import Call, DialogueMethod, Method, PushMethod, StreamMethod, Table
+from app.rpc.method import Call, DialogueMethod, Method, PushMethod, StreamMethod, Table
 
 _END = object()
 

@@ -10,6 +10,7 @@ from concurrent.futures import Future
 
 from app.admission import nothing
 from app.errors import Code, ServingError
+from app.placement import STALL_SECONDS, kind_of
 from app.rpc.http2.connection import Connection
 from app.rpc.http2.headers import (
     LARGEST_LIST,
@@ -21,11 +22,11 @@ from app.rpc.http2.headers import (
     status_block,
 )
 from app.rpc.http2.messages import Message, MessageReader, prefixed, too_large, whole
-from app.rpc.http2.service import Outcome, Service, run_timed
+from app.rpc.http2.service import Outcome, Service, run, run_timed
 from app.rpc.http2.stream_calls import StreamCall
 from app.rpc.http2.streams import Stream
-from app.rpc.methods import Call, Method, StreamMethod, is_seen, retry_metadata, wire_message
-from app.rpc.placement import kind_of
+from app.rpc.method import Call, Method, StreamMethod, retry_metadata, wire_message
+from app.rpc.methods import is_seen
 from app.telemetry.observation import Observation
 
 # A longer deadline than TensorFlow Serving can express in milliseconds is none.
@@ -80,6 +81,8 @@ class GrpcCalls:
         self._waiting: deque[UnaryCall] = deque()  # no thread is free, or too much output waits
         self._running = 0
         self._turn_left = _TURN_SECONDS
+        self._turn_cpu = time.thread_time()
+        self._compresses = service.limits.compression != "identity"
         self._streaming: set[StreamCall] = set()
         self.held_bytes = 0
         self.peer = ""
@@ -184,6 +187,30 @@ class GrpcCalls:
                 queue.remove(call)
                 self.held_bytes -= _size(call)
 
+    def at_once(self, head: RequestHead, message: bytes) -> bytes | ServingError | None:
+        """The answer to a request that came as a whole, if it may run here and now."""
+        service = self._service
+        method = service.table.get(head.path)
+        if not isinstance(method, Method) or method.blocks or self._turn_left <= 0 or self._compresses:
+            return None
+        if service.is_watched:
+            return None
+        if 0 <= self._limit < len(message) or self._connection.output_full:
+            return None
+        kind = kind_of(head.path, message)
+        if not (service.placement.inline(kind) or method.quick):
+            return None
+        start = time.perf_counter()
+        answer = run(head, method, (message, False), self._limit, Call(self._deadline(head)))
+        seconds = cpu_seconds = time.perf_counter() - start
+        if seconds > STALL_SECONDS:  # reading the CPU time costs a system call, and is seldom of interest
+            cpu_seconds = max(0.0, time.thread_time() - self._turn_cpu - (_TURN_SECONDS - self._turn_left))
+        self._turn_left -= seconds
+        service.placement.ran(kind, seconds, cpu_seconds, inline=True)
+        if isinstance(answer, bytes):
+            return too_large(answer, service.limits.max_send) or answer
+        return answer
+
     # --- running ---
 
     def _place(self, call: UnaryCall) -> None:
@@ -202,7 +229,7 @@ class GrpcCalls:
             outcome = run_timed(head, call.method, call.message, self._limit, call.call, seen=call.seen)
             self._turn_left -= outcome.seconds
             self._service.placement.ran(kind, outcome.seconds, outcome.cpu_seconds, inline=True)
-            self._answer(call, outcome.answer)
+            self.answer(call.stream, outcome.answer)
         elif self._running >= self._service.thread_count:
             self._hold(self._waiting, call)
         else:
@@ -218,6 +245,7 @@ class GrpcCalls:
     def new_turn(self) -> None:
         """The loop has served others since."""
         self._turn_left = _TURN_SECONDS
+        self._turn_cpu = time.thread_time()
 
     @property
     def pending(self) -> bool:
@@ -250,13 +278,13 @@ class GrpcCalls:
         call.leave()
         kind = kind_of(call.stream.head.path, message[0])
         self._service.placement.ran(kind, outcome.seconds, outcome.cpu_seconds, inline=False)
-        self._answer(call, outcome.answer)
+        self.answer(call.stream, outcome.answer)
         self._flush()
 
     # --- answers ---
 
-    def _answer(self, call: UnaryCall, answer: bytes | ServingError) -> None:
-        stream = call.stream
+    def answer(self, stream: Stream, answer: bytes | ServingError) -> None:
+        """Send what a call was answered with."""
         if stream.done:
             return
         if isinstance(answer, ServingError):
@@ -266,9 +294,11 @@ class GrpcCalls:
         if error is not None:
             self._fail(stream, error)
             return
-        call.cancel()
-        stream.call = None
-        self._ended(call.seen, Code.OK, len(answer))
+        call, stream.call = stream.call, None
+        if call is not None:
+            call.cancel()
+            if isinstance(call, UnaryCall):
+                self._ended(call.seen, Code.OK, len(answer))
         encoding = encoding_for(stream.head, self._service.limits.compression)
         self._connection.outbox.reply(stream, answer_block(encoding), prefixed(answer, encoding), OK_BLOCK)
 
@@ -305,7 +335,7 @@ class GrpcCalls:
     def _deadline(self, head: RequestHead) -> float | None:
         if head.timeout is None or head.timeout >= _NO_DEADLINE_SECONDS:
             return None
-        return time.monotonic() + head.timeout
+        return self._connection.heard + head.timeout
 
     def _arm(self, call: UnaryCall) -> None:
         """Let the call end at its deadline; needless for one that is answered at once."""

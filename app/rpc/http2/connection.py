@@ -9,8 +9,10 @@ from collections.abc import Callable
 from app.rpc.http2 import frames
 from app.rpc.http2.blocks import BlockReader
 from app.rpc.http2.control import WASTE, Control
+from app.rpc.http2.express import Answer, Express
 from app.rpc.http2.frames import ErrorCode, FrameParser, Http2ConnectionError, Http2StreamError
-from app.rpc.http2.headers import LARGEST_BLOCK, LARGEST_LIST, HeaderReader
+from app.rpc.http2.headers import LARGEST_BLOCK, HeaderReader, RequestHead
+from app.rpc.http2.intake import Intake
 from app.rpc.http2.limits import Limits, Patience
 from app.rpc.http2.outbox import Outbox
 from app.rpc.http2.streams import Calls, Stream
@@ -57,11 +59,10 @@ class Connection:
         self._last = 0
         self._refuse_above = frames.LARGEST_WINDOW
         self._reset: deque[int] = deque(maxlen=_RESETS_KEPT)
-        self._window = limits.connection_window
-        self._taken = 0
         self._resets = Patience(*WASTE)
-        self.outbox.put(frames.settings(_announced(limits)))
-        self.outbox.put(frames.window_update(0, limits.connection_window - frames.DEFAULT_WINDOW))
+        self.outbox.put(frames.settings(limits.announced))
+        self._intake = Intake(self.outbox, limits.connection_window)
+        self._express = Express(self._headers.known, self.outbox, self._intake, limits, self._calls.at_once)
 
     @property
     def settled(self) -> bool:
@@ -78,7 +79,7 @@ class Connection:
         try:
             if self._preface:
                 data = self._after_preface(data)
-            for kind, flags, number, payload in self._parser.feed(data):
+            for kind, flags, number, payload in self._parser.feed(data, self._ahead):
                 try:
                     self._frame(kind, flags, number, payload)
                 except Http2StreamError as fault:
@@ -95,6 +96,31 @@ class Connection:
             raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, "this is not HTTP/2")
         self._preface = self._preface[size:]
         return data[size:]
+
+    def _ahead(self, data: bytes, position: int) -> int:
+        """Let requests be answered that need no stream; where the next frame begins."""
+        if self._blocks.within or not self._control.settled or self.left or self._full:
+            return position
+        position, self._last, answered = self._express.take(data, position, self._last, self._late)
+        if answered:
+            self._control.answered()
+            self._resets.regain(answered)
+        return position
+
+    def _late(self, number: int, head: RequestHead, answer: Answer) -> None:
+        """Send an answer that has to wait for the client, or says that the call failed."""
+        self._last = number
+        stream = self.streams[number] = self._stream(number, head)
+        stream.ended = True
+        self._calls.answer(stream, answer)
+
+    def _stream(self, number: int, head: RequestHead) -> Stream:
+        window, receive_window = self.outbox.initial_window, self._limits.stream_window
+        return Stream(number, head, window=window, receive_window=receive_window)
+
+    @property
+    def _full(self) -> bool:
+        return len(self.streams) >= self._limits.max_streams
 
     def _frame(self, kind: int, flags: int, number: int, payload: bytes | memoryview) -> None:
         if self._blocks.within and kind != frames.CONTINUATION:
@@ -146,13 +172,10 @@ class Connection:
         self._last = number
         if not head.well_formed:
             raise Http2StreamError(number, ErrorCode.PROTOCOL_ERROR)
-        if len(self.streams) >= self._limits.max_streams:
+        if self._full:
             raise Http2StreamError(number, ErrorCode.REFUSED_STREAM)
-        stream = Stream(
-            number, head, window=self.outbox.initial_window, receive_window=self._limits.stream_window
-        )
+        stream = self.streams[number] = self._stream(number, head)
         stream.ended = ended
-        self.streams[number] = stream
         self._calls.begin(stream)
         if ended and not stream.done:
             self._calls.end(stream)
@@ -174,9 +197,7 @@ class Connection:
 
     def _receiver(self, number: int, size: int, *, ended: bool) -> Stream | None:
         """The stream that data is for, if the windows allow it; None for one that was reset."""
-        self._taken += size
-        if self._taken > self._window:
-            raise Http2ConnectionError(ErrorCode.FLOW_CONTROL_ERROR, "more data than the connection's window")
+        self._intake.take(size)
         if not size and not ended:
             self._control.waste(self.heard, "empty frames")
         self.replenish()
@@ -226,9 +247,8 @@ class Connection:
 
     def replenish(self) -> None:
         """Let the client send more in all, unless it has enough to wait for."""
-        if self._taken * 2 >= self._window and not self.congested:
-            self.outbox.put(frames.window_update(0, self._taken))
-            self._taken = 0
+        if self._intake.is_low and not self.congested:
+            self._intake.reopen()
 
     def feed(self, stream: Stream) -> None:
         """Let the client send more on a stream."""
@@ -317,12 +337,3 @@ class Connection:
     def _acknowledged(self, payload: bytes) -> None:
         if payload == _DRAIN_PING and self.draining is not None:
             self.leave()
-
-
-def _announced(limits: Limits) -> dict[int, int]:
-    return {
-        frames.MAX_CONCURRENT_STREAMS: limits.max_streams,
-        frames.INITIAL_WINDOW_SIZE: limits.stream_window,
-        frames.MAX_FRAME_SIZE: limits.max_frame,
-        frames.MAX_HEADER_LIST_SIZE: LARGEST_LIST,
-    }

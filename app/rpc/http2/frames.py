@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 LARGEST_WINDOW = 2**31 - 1
@@ -31,6 +31,8 @@ _STREAM_ID = 0x7FFFFFFF
 
 # Kind, flags, stream, payload. The payload of DATA may be a view into what was received.
 Frame = tuple[int, int, int, bytes | memoryview]
+# Takes what was read and a position in it to another.
+Ahead = Callable[[bytes, int], int]
 
 
 class ErrorCode(enum.IntEnum):
@@ -102,8 +104,12 @@ class FrameParser:
         """How many bytes of an incomplete frame are kept."""
         return len(self._tail)
 
-    def feed(self, data: bytes) -> Iterator[Frame]:
+    def feed(self, data: bytes, ahead: Ahead | None = None) -> Iterator[Frame]:
         """The frames, or pieces of DATA, that `data` completes.
+
+        Args:
+            data: what was read.
+            ahead: shown where each frame begins; it may take whole frames, and says where the next begins.
 
         Raises:
             Http2ConnectionError: a frame is larger than allowed; the frames before it are given first.
@@ -120,6 +126,8 @@ class FrameParser:
                     yield kind, flags if not self._left else 0, stream, _part(data, position, end)
                 position = end
                 continue
+            if ahead is not None and (position := ahead(data, position)) == size:
+                break
             if size - position < _HEAD_BYTES:
                 break
             high, low, kind, flags, stream = _HEAD.unpack_from(data, position)

@@ -68,14 +68,23 @@ class RequestHead:
     traceparent: str = ""
     tracestate: str = ""
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it asks for a call, by the rules."""
+        return self.well_formed and self.http_status == 200 and self.size <= LARGEST_LIST
+
 
 class HeaderReader:
-    """Decodes the header blocks of one connection, in their order."""
+    """Decodes the header blocks of one connection, in their order.
+
+    Attributes:
+        known: blocks that mean the same whenever they come, until another changes the table.
+    """
 
     def __init__(self) -> None:
         """Begin with an empty table."""
         self._decoder = hpack.Decoder(LARGEST_BLOCK)
-        self._known: dict[bytes, RequestHead] = {}
+        self.known: dict[bytes, RequestHead] = {}
 
     def read(self, block: bytes) -> RequestHead:
         """What a complete block says.
@@ -84,7 +93,7 @@ class HeaderReader:
             Http2ConnectionError: COMPRESSION_ERROR for what is no block, ENHANCE_YOUR_CALM for a list of more
                 than LARGEST_BLOCK bytes: in both cases the table is lost.
         """
-        known = self._known.get(block)
+        known = self.known.get(block)
         if known is not None:
             return known
         _check_size_updates(block)
@@ -97,11 +106,11 @@ class HeaderReader:
             raise Http2ConnectionError(ErrorCode.COMPRESSION_ERROR, type(error).__name__) from None
         head = read_head(fields)
         if not _same_table(before, self._table()):
-            self._known.clear()
+            self.known.clear()
         elif len(block) <= _LARGEST_KEPT:
-            if len(self._known) >= _BLOCKS_KEPT:
-                self._known.clear()
-            self._known[block] = head
+            if len(self.known) >= _BLOCKS_KEPT:
+                self.known.clear()
+            self.known[block] = head
         return head
 
     def _table(self) -> tuple[int, int, object]:

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
 
+from app.rpc.http2 import frames
+from app.rpc.http2.headers import LARGEST_LIST
+
 _FOREVER = 2**31 - 1  # as gRPC says it, in milliseconds
 
 
@@ -56,6 +59,16 @@ class Limits:
     compression: str = "identity"
     share_port: bool = True
     max_connections: float = inf
+
+    @property
+    def announced(self) -> dict[int, int]:
+        """What the client is told of them, as HTTP/2's settings."""
+        return {
+            frames.MAX_CONCURRENT_STREAMS: self.max_streams,
+            frames.INITIAL_WINDOW_SIZE: self.stream_window,
+            frames.MAX_FRAME_SIZE: self.max_frame,
+            frames.MAX_HEADER_LIST_SIZE: LARGEST_LIST,
+        }
 
     @property
     def tick_seconds(self) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from app.rpc.http2 import frames
 from app.rpc.http2.frames import ErrorCode, Http2ConnectionError, Http2StreamError
@@ -67,6 +67,22 @@ class Outbox:
             + trailers,
         )
         self._finished(stream)
+
+    def has_room(self, size: int) -> bool:
+        """Whether an answer with so many bytes of data on a new stream can be sent as it is."""
+        return (
+            size <= self.max_frame
+            and size <= self.initial_window
+            and size <= self._window
+            and size <= self._turn
+            and not self._table_update
+        )
+
+    def put_answer(self, answer: Iterable[bytes], size: int) -> None:
+        """Send the frames of an answer for which there is room; so many bytes of it are data."""
+        self._window -= size
+        self._turn -= size
+        self._ready += answer
 
     def data(self, stream: Stream, message: bytes) -> None:
         """Send a message, as far as windows allow; the rest follows when they open."""

@@ -8,18 +8,15 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
-
-from google.protobuf.message import DecodeError
 
 from app.admission import Admission
 from app.errors import Code, ServingError
+from app.placement import Placement
 from app.rpc.access import Access
 from app.rpc.http2.headers import RequestHead
 from app.rpc.http2.limits import Limits
 from app.rpc.http2.messages import Message, decompressed
-from app.rpc.methods import Call, Method, StreamMethod
-from app.rpc.placement import Placement
+from app.rpc.method import Call, Method, StreamMethod
 from app.telemetry.observation import Observation
 from app.telemetry.observer import Observer
 
@@ -51,6 +48,12 @@ class Service:
     access: Access | None = None
     observer: Observer = field(default_factory=Observer)
     admission: Admission | None = None
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether something is asked or told of each call beside its message."""
+        limits = self.admission is not None and self.admission.limits
+        return self.access is not None or self.observer.active or limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,32 +91,37 @@ def run_timed(
         seen: the call, if somebody wants to see it.
     """
     start, cpu_start = time.perf_counter(), time.thread_time()
+    answer = run(head, method, message, limit, call, seen=seen)
+    return Outcome(answer, time.perf_counter() - start, time.thread_time() - cpu_start)
+
+
+def run(
+    head: RequestHead,
+    method: Method,
+    message: Message,
+    limit: int,
+    call: Call,
+    *,
+    seen: Observation | None = None,
+) -> bytes | ServingError:
+    """As `run_timed`, but without a clock."""
     body, compressed = message
     answer: bytes | ServingError
     method.traffic.begin()
     try:
         body = decompressed(body, head.encoding, limit) if compressed else body
         if seen is None:
-            answer = method.handle(decode(method.request, body), call).SerializeToString()
+            answer = method.answer(body, call)
         else:
             with seen:
-                response: bytes = method.handle(decode(method.request, body), call).SerializeToString()
-            seen.exchanged(body, response)
-            answer = response
+                answer = method.answer(body, call)
+            seen.exchanged(bytes(body), answer)
     except ServingError as error:
         answer = error
     except Exception as error:
         answer = unexpected(head.path, error)
-    method.traffic.end(len(message[0]), 0 if isinstance(answer, ServingError) else len(answer))
-    return Outcome(answer, time.perf_counter() - start, time.thread_time() - cpu_start)
-
-
-def decode(kind: type[Any], message: bytes) -> Any:
-    """A request; ServingError, in grpcio's words, for bytes that are none."""
-    try:
-        return kind.FromString(message)
-    except DecodeError:
-        raise ServingError(Code.INTERNAL, "Exception deserializing request!") from None
+    method.traffic.end(len(body), 0 if isinstance(answer, ServingError) else len(answer))
+    return answer
 
 
 def unexpected(path: str, error: Exception) -> ServingError:

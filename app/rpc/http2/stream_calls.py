@@ -12,9 +12,9 @@ from app.rpc.http2.connection import Connection
 from app.rpc.http2.headers import OK_BLOCK, answer_block, encoding_for, status_block
 from app.rpc.http2.limits import Limits
 from app.rpc.http2.messages import Message, MessageReader, decompressed, prefixed, too_large
-from app.rpc.http2.service import decode, unexpected
+from app.rpc.http2.service import unexpected
 from app.rpc.http2.streams import Stream
-from app.rpc.methods import Call, StreamMethod, wire_message
+from app.rpc.method import Call, StreamMethod, decode, wire_message
 
 # So many requests may wait for the method before the client has to.
 _REQUESTS_KEPT = 16

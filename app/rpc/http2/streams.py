@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Protocol
 
+from app.errors import ServingError
 from app.rpc.http2.headers import RequestHead
 
 
@@ -60,6 +61,12 @@ class Calls(Protocol):
     @property
     def held_bytes(self) -> int:
         """Requests that are complete and wait for their turn."""
+
+    def at_once(self, head: RequestHead, message: bytes) -> bytes | ServingError | None:
+        """The answer to a request, if it is one that can be answered right now."""
+
+    def answer(self, stream: Stream, answer: bytes | ServingError) -> None:
+        """Send that answer on a stream."""
 
     def begin(self, stream: Stream) -> None:
         """The headers of a request are there."""

@@ -21,6 +21,7 @@ import uvloop
 from app.admission import Admission
 from app.errors import Code, ServingError
 from app.options import Options
+from app.placement import Placement
 from app.rpc.access import Access
 from app.rpc.addresses import authority
 from app.rpc.channel_arguments import channel_arguments
@@ -28,8 +29,7 @@ from app.rpc.http2.adapters import adapted
 from app.rpc.http2.limits import limits_of
 from app.rpc.http2.protocol import Http2Protocol
 from app.rpc.http2.service import Service
-from app.rpc.methods import Table
-from app.rpc.placement import Placement
+from app.rpc.method import Table
 from app.telemetry.observer import Observer
 
 logger = logging.getLogger(__name__)

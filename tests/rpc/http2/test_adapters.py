@@ -9,7 +9,7 @@ from google.protobuf.wrappers_pb2 import StringValue as Text
 
 from app.errors import Code, ServingError
 from app.rpc.http2.adapters import adapted
-from app.rpc.methods import AnyMethod, Call, DialogueMethod, Method, PushMethod, StreamMethod
+from app.rpc.method import AnyMethod, Call, DialogueMethod, Method, PushMethod, StreamMethod
 
 PATH = "/test.Service/Method"
 

@@ -165,8 +165,8 @@ def test_the_memory_for_blocks_is_bounded() -> None:
     for number in range(1000):
         reader.read(encode((*REQUEST, ("x", str(number)))))
         reader.read(encode((*REQUEST, ("x", str(number) + "y" * 2000))))
-    assert len(reader._known) <= 64
-    assert max(map(len, reader._known)) <= 1024
+    assert len(reader.known) <= 64
+    assert max(map(len, reader.known)) <= 1024
 
 
 @given(st.binary(max_size=200))

@@ -26,7 +26,7 @@ from app.rpc.http2 import frames
 from app.rpc.http2.frames import FrameParser
 from app.rpc.http2.messages import prefixed
 from app.rpc.http2.transport import Http2Server
-from app.rpc.methods import Call, Method, StreamMethod
+from app.rpc.method import Call, Method, StreamMethod
 from tests.rpc.http2.wire import HELLO, REQUEST, headers
 from tests.support.certificates import Authority
 from tests.support.process import accepts, free_port, wait_until

@@ -7,10 +7,11 @@ from typing import Any
 
 import hpack
 
+from app.errors import ServingError
 from app.rpc.http2 import frames
 from app.rpc.http2.connection import Connection
 from app.rpc.http2.frames import ErrorCode, FrameParser
-from app.rpc.http2.headers import OK_BLOCK, answer_block
+from app.rpc.http2.headers import OK_BLOCK, RequestHead, answer_block
 from app.rpc.http2.limits import Limits
 from app.rpc.http2.messages import prefixed
 from app.rpc.http2.streams import Stream
@@ -56,6 +57,10 @@ class Echo:
         self.held_bytes = 0
         self.answering = True
 
+    def at_once(self, head: RequestHead, message: bytes) -> bytes | ServingError | None:
+        del head, message
+        return None
+
     def begin(self, stream: Stream) -> None:
         self.bodies[stream.id] = bytearray()
         self.events.append(("begin", stream.id))
@@ -68,8 +73,9 @@ class Echo:
         if self.answering:
             self.answer(stream, bytes(self.bodies[stream.id]))
 
-    def answer(self, stream: Stream, body: bytes) -> None:
-        self.connection.outbox.reply(stream, answer_block(), body, OK_BLOCK)
+    def answer(self, stream: Stream, answer: bytes | ServingError) -> None:
+        assert isinstance(answer, bytes)
+        self.connection.outbox.reply(stream, answer_block(), answer, OK_BLOCK)
 
     def gone(self, stream: Stream) -> None:
         self.events.append(("gone", stream.id))
@@ -79,9 +85,15 @@ class Client:
     """A client of a `Connection` of its own, which has been greeted."""
 
     def __init__(
-        self, *, now: Callable[[], float] = lambda: 100.0, hello: bytes = HELLO, **limits: Any
+        self,
+        *,
+        now: Callable[[], float] = lambda: 100.0,
+        hello: bytes = HELLO,
+        echo: type[Echo] = Echo,
+        **limits: Any,
     ) -> None:
         self.calls: Any = None
+        self._echo = echo
         self.connection = Connection(self._make_calls, Limits(**limits), now)
         self._parser = FrameParser(1 << 24, 1 << 24)
         self._decoder = hpack.Decoder()
@@ -89,7 +101,7 @@ class Client:
         self.send(hello)
 
     def _make_calls(self, connection: Connection) -> Echo:
-        echo = self.calls = Echo(connection)
+        echo = self.calls = self._echo(connection)
         return echo
 
     def send(self, *parts: bytes) -> list[Any]:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from tensorflow_serving.apis import inference_pb2, predict_pb2
 
-from app.rpc.placement import INLINE_SECONDS, STALL_SECONDS, Placement, kind_of
+from app.placement import INLINE_SECONDS, STALL_SECONDS, Placement, kind_of
 
 FAST, SLOW = INLINE_SECONDS / 5, STALL_SECONDS * 5
 
@@ -145,3 +145,19 @@ def test_a_task_names_the_model_too() -> None:
 @pytest.mark.parametrize("message", [b"", b"\x0a", b"\x0a\xff", b"\x12\x01a", b"\x0a\x7fab"])
 def test_every_message_has_a_kind(message: bytes) -> None:
     assert hash(kind_of("/p", message)) == hash(kind_of("/p", message))
+
+
+def test_a_long_wait_now_and_then_in_a_thread_is_forgiven() -> None:
+    placement = Placement()
+    in_thread(placement, 0.02, cpu=FAST)
+    in_thread(placement, FAST, 2)
+    assert placement.inline("k"), "threads wait for each other"
+
+
+def test_waits_on_the_loop_for_calls_that_still_run_in_threads_do_not_count() -> None:
+    placement = Placement()
+    trial(placement)
+    for _ in range(10):
+        inline(placement, SLOW, cpu=FAST)
+        in_thread(placement, FAST)
+    assert placement.inline("k")

@@ -86,11 +86,11 @@ class Placement:
             if len(self._records) >= _KINDS_KEPT:
                 del self._records[next(iter(self._records))]
             record = self._records[kind] = _Record()
-        cost = seconds if seconds > _WAITING_SECONDS else cpu_seconds
         if inline:
+            cost = seconds if seconds > _WAITING_SECONDS else cpu_seconds
             _ran_inline(record, cost, waited=seconds > STALL_SECONDS)
         else:
-            _ran_in_thread(record, cost)
+            _ran_in_thread(record, cpu_seconds, waited=seconds > _WAITING_SECONDS)
 
 
 def _ran_inline(record: _Record, cost: float, *, waited: bool) -> None:
@@ -108,12 +108,15 @@ def _ran_inline(record: _Record, cost: float, *, waited: bool) -> None:
         record.trial = min(record.trial * 2, _LONGEST_TRIAL)
 
 
-def _ran_in_thread(record: _Record, cost: float) -> None:
+def _ran_in_thread(record: _Record, cost: float, *, waited: bool) -> None:
     if record.inline:
+        record.waits = 0.0  # those on the loop had to wait for this one, which began before they did
         return
+    # Threads wait for each other, too: now and then a long wait says nothing.
+    record.waits = record.waits * _WAITS_FADE + waited
     record.streak = record.streak + 1 if cost < INLINE_SECONDS else 0
     record.mean = cost
-    if record.streak >= record.trial:
+    if record.streak >= record.trial and record.waits < 1:
         record.inline = True
         record.streak = 0
         record.waits = 0.0

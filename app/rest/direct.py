@@ -1,0 +1,121 @@
+"""The short way of a plain inference request whose model is fast: answered on the event loop, at once.
+
+falcon and a task for each request cost more than a small model does. So the protocol asks here first, and
+what is said here is what `application` would say. Whatever needs more than the target and the body goes
+the way of all requests: what has to be unzipped, CORS, batching (requests wait for each other in threads),
+models that are not known to be fast.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Hashable
+from functools import lru_cache
+
+from app.options import Options
+from app.placement import STALL_SECONDS, Placement
+from app.rest.service import Reply, RestService
+
+LARGEST_BODY = 64 * 1024 * 1024
+"""In bytes; what is larger goes the usual way."""
+
+_TARGET = re.compile(
+    rb"/v1/models/[\w.%-]+(/versions/[0-9]+|/labels/[\w.%-]+)?:(predict|classify|regress)", re.ASCII
+)
+_TARGETS_KEPT = 1024
+# To ask for a thread's CPU time costs a tenth of a small request. So a first long call gets the benefit of
+# the doubt, that others had the CPU, and after it so many are measured.
+_WATCHED = 100
+_LONGEST_TARGET = 256
+
+
+def kind_of(target: str, body: bytes) -> Hashable:
+    """What requests have to have in common for one to tell of the next: target and about the same size."""
+    return target, len(body).bit_length()
+
+
+class Direct:
+    """Answers in the event loop's thread.
+
+    Attributes:
+        enabled: whether there is ever an answer here.
+        is_draining: whether connections are to end with their next answer.
+        largest_body: in bytes; what is larger goes the usual way.
+    """
+
+    def __init__(
+        self,
+        service: RestService,
+        options: Options,
+        placement: Placement,
+        is_draining: Callable[[], bool],
+        *,
+        usual_way: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Prepare to answer.
+
+        Args:
+            service: answers.
+            options: of the server; some of them leave nothing to answer here.
+            placement: knows which requests are fast.
+            is_draining: whether connections are to end with their next answer.
+            usual_way: whether every request has to go it just now: tokens are asked for, say.
+        """
+        self._usual_way = usual_way
+        self.largest_body = min(LARGEST_BODY, options.rest_api_max_body_mb * 1024 * 1024 or LARGEST_BODY)
+        self._service = service
+        self._placement = placement
+        self._watched = 0
+        self.is_draining = is_draining
+        self.enabled = not (
+            options.rest_api_enable_cors_support
+            or options.enable_batching
+            or options.adaptive_batching
+            or options.max_in_flight_requests
+            or options.max_requests_per_second_per_model
+        )
+        milliseconds = options.rest_api_timeout_in_ms
+        self._timeout = milliseconds / 1000 if milliseconds > 0 else None
+
+    def answer(self, url: bytes, body: bytes) -> Reply | None:
+        """Answer and count a POST request to `url`, as received; None if it has to go the usual way."""
+        target = target_of(url)
+        if target is None or self._usual_way():
+            return None
+        kind = kind_of(target, body)
+        if not self._placement.inline(kind):
+            return None
+        traffic = self._service.traffic(target)
+        traffic.begin()
+        sent = 0
+        watched = self._watched > 0
+        cpu_start = time.thread_time() if watched else 0.0
+        start = time.perf_counter()
+        try:
+            deadline = None if self._timeout is None else time.monotonic() + self._timeout
+            reply = self._service.answer("POST", target, body, deadline)
+            sent = len(reply.body)
+        finally:
+            traffic.end(len(body), sent)
+        self._service.count(reply)
+        seconds = time.perf_counter() - start
+        if watched:
+            self._watched -= 1
+            cpu_seconds = time.thread_time() - cpu_start
+        else:
+            cpu_seconds = min(seconds, STALL_SECONDS)
+        if seconds > STALL_SECONDS:
+            self._watched = _WATCHED
+        self._placement.ran(kind, seconds, cpu_seconds, inline=True)
+        return reply
+
+
+@lru_cache(maxsize=_TARGETS_KEPT)
+def _known_target(url: bytes) -> str | None:
+    return url.decode("ascii") if _TARGET.fullmatch(url) else None
+
+
+def target_of(url: bytes) -> str | None:
+    """The target if it is an inference request's in its plain form; None for any other."""
+    return _known_target(url) if len(url) <= _LONGEST_TARGET else None

@@ -1,0 +1,125 @@
+"""The short way through a connection: requests that came as a whole and are answered on the spot.
+
+Most unary requests are one HEADERS frame with a block that was seen before and one DATA frame with a whole
+message. Where a handler may run on the loop and the answer fits into the client's windows, nothing has to be
+remembered of them: no stream, no call, no timer. What is different in any way is left, untouched, to
+`Connection`, which would have given the same answer.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+from app.errors import ServingError
+from app.rpc.http2 import frames
+from app.rpc.http2.headers import OK_BLOCK, RequestHead, answer_block
+from app.rpc.http2.intake import Intake
+from app.rpc.http2.limits import Limits
+from app.rpc.http2.messages import PREFIX_BYTES
+from app.rpc.http2.outbox import Outbox
+
+_FRAME = struct.Struct(">BHBBL")
+_FRAME_BYTES = 9
+_DATA_AND_PREFIX = struct.Struct(">BHBBLBL")
+_BOTH_BYTES = _FRAME_BYTES + PREFIX_BYTES
+_END_BOTH = frames.END_HEADERS | frames.END_STREAM
+
+_BLOCK = answer_block()
+# Headers, and data up to the message; then the trailers.
+_OPENING = struct.Struct(f">BHBBL{len(_BLOCK)}sBHBBLBL")
+_CLOSING = struct.Struct(f">BHBBL{len(OK_BLOCK)}s")
+
+Answer = bytes | ServingError
+AtOnce = Callable[[RequestHead, bytes], Answer | None]
+
+
+class Express:
+    """Takes whole requests out of what was read."""
+
+    def __init__(
+        self, known: dict[bytes, RequestHead], outbox: Outbox, intake: Intake, limits: Limits, at_once: AtOnce
+    ) -> None:
+        """Answer through `outbox` what `at_once` answers: it returns None for what it does not.
+
+        Args:
+            known: what header blocks mean, by their bytes; the header reader's own memory.
+            outbox: of the connection.
+            intake: of the connection.
+            limits: of the connection.
+            at_once: headers and message to the answer.
+        """
+        self._known = known
+        self._outbox = outbox
+        self._intake = intake
+        self._stream_window = limits.stream_window
+        self._max_frame = limits.max_frame
+        self._at_once = at_once
+
+    def take(
+        self, data: bytes, position: int, last: int, late: Callable[[int, RequestHead, Answer], None]
+    ) -> tuple[int, int, int]:
+        """Answer the requests that stand in `data` one after the other.
+
+        Args:
+            data: what was read.
+            position: in it, where a frame begins.
+            last: the highest number that a stream had.
+            late: told the number, headers and answer of a request whose answer cannot be sent like this.
+
+        Returns:
+            Where the first frame begins that was not taken, the new `last`, and how many were answered.
+        """
+        outbox, intake, known, at_once = self._outbox, self._intake, self._known, self._at_once
+        size, answered = len(data), 0
+        while size - position > _FRAME_BYTES:
+            high, length, kind, flags, number = _FRAME.unpack_from(data, position)
+            middle = position + _FRAME_BYTES + length
+            if kind != frames.HEADERS or flags != frames.END_HEADERS or high or middle + _BOTH_BYTES > size:
+                break
+            high, low, kind, flags, again, compressed, length = _DATA_AND_PREFIX.unpack_from(data, middle)
+            payload = high << 16 | low
+            end = middle + _FRAME_BYTES + payload
+            if (
+                kind != frames.DATA
+                or flags != frames.END_STREAM
+                or again != number
+                or end > size
+                or compressed
+                or length != payload - PREFIX_BYTES
+                or not last < number < frames.LARGEST_WINDOW
+                or not number & 1
+                or payload > self._max_frame
+                or payload > self._stream_window
+                or not intake.has_room(payload)
+            ):
+                break
+            head = known.get(data[position + _FRAME_BYTES : middle])
+            if head is None or not head.is_plain:
+                break
+            answer = at_once(head, data[middle + _BOTH_BYTES : end])
+            if answer is None:
+                break
+            intake.take(payload)
+            position, last = end, number
+            if isinstance(answer, bytes) and outbox.has_room(len(answer) + PREFIX_BYTES):
+                outbox.put_answer(_framed(number, answer), len(answer) + PREFIX_BYTES)
+                answered += 1
+            else:
+                late(number, head, answer)
+                break  # it has a stream now, of which there may be only so many
+        return position, last, answered
+
+
+def _framed(number: int, message: bytes) -> tuple[bytes, bytes, bytes]:
+    """The frames of an answer on stream `number`: headers, the message, trailers."""
+    length = len(message)
+    size = length + PREFIX_BYTES
+    return (
+        _OPENING.pack(
+            *(0, len(_BLOCK), frames.HEADERS, frames.END_HEADERS, number, _BLOCK),
+            *(size >> 16, size & 0xFFFF, frames.DATA, 0, number, 0, length),
+        ),
+        message,
+        _CLOSING.pack(0, len(OK_BLOCK), frames.HEADERS, _END_BOTH, number, OK_BLOCK),
+    )
