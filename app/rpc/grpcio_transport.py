@@ -183,33 +183,47 @@ class _TableHandler(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
 
     def service(self, handler_call_details: Any) -> Any:
         path = handler_call_details.method
-        handler = self._handlers.get(path)
-        if handler is None:
-            return self._unknown
+        handler = self._handlers.get(path, self._unknown)
+        refusal = None if handler is self._unknown else self._refusal(path, handler_call_details)
+        seen = None
+        if (
+            self._observer.active
+            and is_seen(path)
+            and (refusal is not None or handler.unary_unary is not None)
+        ):
+            seen = self._begin_seeing(handler_call_details)
+        if refusal is not None:
+            if seen is not None:
+                seen.answered(refusal.code)
+                self._observer.end(seen, 0)
+            return refusing_handler(refusal, self._quick)
+        return handler if seen is None else self._observed(handler.unary_unary, seen)
+
+    def _refusal(self, path: str, details: Any) -> ServingError | None:
+        """What to tell a client whose call is not taken on."""
         if self._access is not None:
-            found = dict(handler_call_details.invocation_metadata or ())
+            found = dict(details.invocation_metadata or ())
             given = [_text(found.get(name, "")) for name in ("authorization", "x-api-key")]
             refusal = self._access.refusal(path, *given)
             if refusal is not None:
-                return refusing_handler(refusal, self._quick)
+                return refusal
         if self._admission is not None and path in self._limited:
-            error = self._admission.refusal()
-            if error is not None:
-                return refusing_handler(error, self._quick)
-        if self._observer.active and handler.unary_unary is not None and is_seen(path):
-            return self._observed(handler.unary_unary, handler_call_details)
-        return handler
+            return self._admission.refusal()
+        return None
 
-    def _observed(self, behaviour: Any, details: Any) -> Any:
-        """`behaviour` for one call, whose headers have just come."""
-        headers = dict(details.invocation_metadata)
-        seen = self._observer.begin(
+    def _begin_seeing(self, details: Any) -> Observation:
+        """A call whose headers have just come."""
+        headers = dict(details.invocation_metadata or ())
+        return self._observer.begin(
             "GRPC",
             "POST",
             details.method,
             traceparent=headers.get("traceparent", ""),
             tracestate=headers.get("tracestate", ""),
         )
+
+    def _observed(self, behaviour: Any, seen: Observation) -> Any:
+        """`behaviour` for the one call `seen`."""
         call = functools.partial(_observed, self._observer, seen, behaviour)
         if (threads := getattr(behaviour, "experimental_thread_pool", None)) is not None:
             call.experimental_thread_pool = threads  # type: ignore[attr-defined] # as grpcio wants it
