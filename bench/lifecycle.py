@@ -4,6 +4,8 @@
    rename that publishes a version to the moment at which it is loaded.
 2. The sample image model under load from REST and gRPC clients while 20 versions are published one after
    the other: the latencies during swaps beside those between swaps, and every answer's version.
+
+A run of both writes bench/lifecycle.md.
 """
 
 from __future__ import annotations
@@ -41,21 +43,44 @@ IDLE_SECONDS = 20.0
 NOTICED = 10
 SWAPS = 20
 PAUSE_SECONDS = 2.0
+PARTS = ("many", "swap")
+HEAD = """# What versions cost
+
+Written by `bench/lifecycle.py`, a part of `make bench`: server and clients on the same two cores, which the
+clients of the swaps keep busy. Percentiles are of latencies, as ratios within the run.
+
+| What | Measured | Target |
+|---|---|---|
+"""
 
 
 def main() -> None:
     """Run the parts that are named, or both."""
     parser = argparse.ArgumentParser(description="What versions cost.")
-    parser.add_argument("part", nargs="*", choices=["many", "swap", []], help="many, swap; both if left out")
-    parts = parser.parse_args().part or ["many", "swap"]
+    parser.add_argument("part", nargs="*", choices=[*PARTS, []], help="many, swap; both if left out")
+    parts = set(parser.parse_args().part or PARTS)
+    rows: list[Row] = []
     with tempfile.TemporaryDirectory() as directory:
         if "many" in parts:
-            many_models(Path(directory))
+            rows += many_models(Path(directory))
         if "swap" in parts:
-            swap_under_load(Path(directory))
+            rows += swap_under_load(Path(directory))
+    lines = [f"| {row.what} | {row.measured} | {row.target} |\n" for row in rows]
+    print("".join(lines), end="")
+    if len(parts) == len(PARTS):
+        (REPOSITORY / "bench" / "lifecycle.md").write_text(HEAD + "".join(lines))
 
 
-def many_models(directory: Path) -> None:
+@dataclass(frozen=True)
+class Row:
+    """A line of the report: what was measured, the figure, and what is aimed at."""
+
+    what: str
+    measured: str
+    target: str = "-"
+
+
+def many_models(directory: Path) -> list[Row]:
     """Serve MODELS models; measure idle CPU and the time to notice a version of one of them."""
     entries = []
     for model in range(MODELS):
@@ -89,11 +114,12 @@ def many_models(directory: Path) -> None:
             served.append(time.time() - started)
     finally:
         server.kill()
-    print(f"{MODELS} models x {VERSIONS} versions")
-    print(f"  idle CPU                 {idle:8.2%} of a core")
-    for what, times in (("load begun", noticed), ("serving", served)):
+    rows = [Row(f"{MODELS} models with {VERSIONS} versions each, idle: CPU", f"{idle:.2%} of a core", "1 %")]
+    for what, times, target in (("load begun", noticed, "100 ms"), ("serving", served, "-")):
         median, worst = statistics.median(times) * 1e3, max(times) * 1e3
-        print(f"  published to {what:12}{median:8.0f} ms in the median, {worst:.0f} at worst")
+        measured = f"{median:.0f} ms in the median, {worst:.0f} ms at worst"
+        rows.append(Row(f"the same: from the publication of a version to {what}", measured, target))
+    return rows
 
 
 @dataclass
@@ -103,7 +129,7 @@ class Sent:
     times: list[tuple[float, float]] = field(default_factory=list)
 
 
-def swap_under_load(directory: Path) -> None:
+def swap_under_load(directory: Path) -> list[Row]:
     """Publish SWAPS versions of the image model while clients send; compare latencies."""
     base_path = directory / "image"
     shutil.copytree(IMAGE_MODEL, base_path / "1")
@@ -149,16 +175,16 @@ def swap_under_load(directory: Path) -> None:
         stop.set()
         server.kill()
     seconds = statistics.median(end - start for start, end in windows)
-    print(f"\nimage model, {SWAPS} swaps under load; a swap takes {seconds:.1f} s")
-    print(f"  requests lost: {len(errors)} {errors[:1] or ''}")
+    what = f"{SWAPS} swaps of the image model under load"
+    rows = [Row(f"{what}: requests lost", f"{len(errors)} {errors[:1] or ''}".strip(), "0")]
+    rows.append(Row("the same: a swap takes", f"{seconds:.1f} s"))
     for kind, requests_ in sent.items():
         during, between = split(requests_.times, windows)
-        ratio = percentile(during, 99) / percentile(between, 99)
-        print(
-            f"  {kind:22} p50 {percentile(between, 50) * 1e3:6.1f} / {percentile(during, 50) * 1e3:6.1f} ms"
-            f"   p99 {percentile(between, 99) * 1e3:6.1f} / {percentile(during, 99) * 1e3:6.1f} ms"
-            f"   {ratio:5.2f} x   ({len(between)} / {len(during)} requests between / during)"
-        )
+        for percent, target in ((50, "-"), (99, "1.5")):
+            ratio = percentile(during, percent) / percentile(between, percent)
+            what = f"the same: {kind}, percentile {percent} during swaps to that between them"
+            rows.append(Row(what, f"{ratio:.2f} ({len(during)} and {len(between)} requests)", target))
+    return rows
 
 
 def split(

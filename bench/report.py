@@ -25,6 +25,8 @@ The call path's unit is `Model.run`. Indented lines are baselines: what falcon c
 answers fixed bytes, and TensorFlow's callable in a loop. "TensorFlow Serving" is its C++ server, measured
 once with the same loads on one machine. Ratios of one machine are not those of another: what is given is
 what the last run found.
+
+What versions and swaps cost: [lifecycle.md](lifecycle.md).
 """
 _WIDTH, _LINE, _LEFT, _BAR = 900, 26, 470, 360
 
