@@ -1,4 +1,4 @@
-"""Puts a model's versions into an S3 store: upload.py DIRECTORY BUCKET/PREFIX. A store that is not up yet is waited for."""
+"""Puts a model's versions into an S3 store: upload.py DIRECTORY BUCKET/PREFIX. Waits for the store."""
 
 import os
 import sys
@@ -13,10 +13,7 @@ ATTEMPTS = 60
 
 def upload(directory: Path, target: str) -> int:
     """Uploads every version that the store does not have, saved_model.pb last; how many those were."""
-    store = s3fs.S3FileSystem(
-        endpoint_url=f"http://{os.environ['S3_ENDPOINT']}",
-        client_kwargs={"region_name": os.environ["AWS_REGION"]},
-    )
+    store = s3fs.S3FileSystem(endpoint_url=f"http://{os.environ['S3_ENDPOINT']}")
     bucket = target.partition("/")[0]
     if not store.exists(bucket):
         store.mkdir(bucket)

@@ -1,4 +1,4 @@
-"""The stacks of compose/ for tests: up with ports of Docker's choice, heard when a test fails, always down."""
+"""The stacks of compose/ for tests: up with ports of Docker's choice, heard, always down."""
 
 from __future__ import annotations
 
