@@ -22,7 +22,14 @@ def test_the_page_of_flags_is_up_to_date() -> None:
     )
 
 
-PAGES = ("README.md", "docs/architecture.md", "docs/differences.md", "docs/operations.md", "CHANGELOG.md")
+PAGES = (
+    "README.md",
+    "docs/architecture.md",
+    "docs/deploy.md",
+    "docs/differences.md",
+    "docs/operations.md",
+    "CHANGELOG.md",
+)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -31,7 +38,7 @@ def test_links_lead_somewhere_and_flags_exist(page: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", text):
         assert ((REPOSITORY / page).parent / target).exists(), target
     docker = {"read-only", "tmpfs", "user", "gpus", "runtime", "cpus", "cpuset-cpus"}
-    docker |= {"cap-drop", "security-opt"}
+    docker |= {"cap-drop", "security-opt", "entrypoint", "change", "image", "secret-rm", "secret-add"}
     known = {flag.name for flag in flags()} | docker | {"name", "version", "help"}
     for name in re.findall(r"--([a-z][a-z_0-9-]+)", text):
         assert name in known, name

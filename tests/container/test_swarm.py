@@ -168,28 +168,28 @@ class Swarm:
 
 
 @pytest.fixture(scope="module")
-def engine_in_swarm(client: docker.DockerClient) -> Iterator[None]:
+def engine_in_swarm(client: docker.DockerClient) -> Iterator[docker.DockerClient]:
     """This engine as a swarm of its own, unless it is in one."""
     state = client.info()["Swarm"]["LocalNodeState"]
     if state == "active":
-        yield
+        yield client
         return
     client.swarm.init(advertise_addr="127.0.0.1", listen_addr="127.0.0.1:2377")
     try:
-        yield
+        yield client
     finally:
         client.swarm.leave(force=True)
 
 
 @pytest.fixture(scope="module")
 def swarm(
-    client: docker.DockerClient,
+    engine_in_swarm: docker.DockerClient,
     images: Images,
     sample: Path,
     tmp_path_factory: pytest.TempPathFactory,
-    engine_in_swarm: None,
 ) -> Iterator[Swarm]:
     """One replica that serves, under load until the end of the tests."""
+    client = engine_in_swarm
     directory = tmp_path_factory.mktemp("swarm")
     shutil.copytree(sample, models := directory / MODEL)
     tokens = directory / "tokens.config"
@@ -224,13 +224,9 @@ def swarm(
         yield running
     finally:
         load.stop()
-        for service in ("ferry", "balancer"):
-            subprocess.run(
-                [docker_command(), "service", "ps", "--no-trunc", f"{name}_{service}"], check=False
-            )
-            subprocess.run(
-                [docker_command(), "service", "logs", "--tail=50", f"{name}_{service}"], check=False
-            )
+        for service in (f"{name}_ferry", f"{name}_balancer"):
+            for question in (["ps", "--no-trunc"], ["logs", "--tail=50"]):
+                subprocess.run([docker_command(), "service", *question, service], check=False)
         subprocess.run([docker_command(), "stack", "rm", name], check=True)
         label = f"com.docker.stack.namespace={name}"
         wait_until(lambda: not client.containers.list(filters={"label": label}), "the stack is gone")
