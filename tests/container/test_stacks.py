@@ -16,6 +16,7 @@ import docker
 import grpc
 import pytest
 import requests
+from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
 
 from tests.container.containers import HARDENED, MODEL, docker_command, make_readable, predict_grpc, started
 from tests.container.stacks import COMPOSE, Images, Stack, up
@@ -102,12 +103,14 @@ def test_tls_and_tokens_on_both_ports(
 
         credentials = grpc.ssl_channel_credentials(Path(authority).read_bytes())
         with grpc.secure_channel(f"localhost:{server.port(8500)}", credentials) as channel:
-            status = channel.unary_unary("/tensorflow.serving.ModelService/GetModelStatus")
-            request = b"\x0a" + bytes([len(MODEL) + 2]) + b"\x0a" + bytes([len(MODEL)]) + MODEL.encode()
-            # AVAILABLE is 30.
-            assert b"\x10\x1e" in status(request, timeout=30, metadata=[("x-api-key", before.strip())])
+            stub = model_service_pb2_grpc.ModelServiceStub(channel)
+            request = get_model_status_pb2.GetModelStatusRequest()
+            request.model_spec.name = MODEL
+            metadata = [("x-api-key", before.strip())]
+            (status,) = stub.GetModelStatus(request, timeout=30, metadata=metadata).model_version_status
+            assert status.version == 123
             with pytest.raises(grpc.RpcError) as error:
-                status(request, timeout=30)
+                stub.GetModelStatus(request, timeout=30)
             assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 

@@ -21,7 +21,7 @@ import requests
 from docker.models.containers import Container
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from tests.container.containers import MODEL, docker_command, make_readable
+from tests.container.containers import MODEL, PYTHON, docker_command, make_readable
 from tests.container.stacks import COMPOSE, Images
 from tests.support.process import free_port, wait_until
 
@@ -116,7 +116,7 @@ class Swarm:
     @property
     def service(self) -> Any:
         """The service of the replicas."""
-        return self.client.services.get(f"{self.name}_ferry")
+        return self.client.services.get(f"{self.name}_ferry")  # type: ignore[no-untyped-call]
 
     def replicas(self) -> list[Container]:
         """The containers that run and are healthy, with the newest last."""
@@ -147,7 +147,9 @@ class Swarm:
             "import urllib.request as u; print(u.urlopen(u.Request('http://127.0.0.1:8501/metrics', "
             f"headers={{'x-api-key': '{TOKEN}'}})).read().decode())"
         )
-        page = container.exec_run(["/opt/ferry/bin/python", "-c", code]).output.decode()
+        output = container.exec_run([PYTHON, "-c", code]).output
+        assert isinstance(output, bytes)  # not streamed
+        page = output.decode()
         counts = {"rest": 0, "grpc": 0}
         for line in page.splitlines():
             if line.startswith("tensorflow_serving_request_latency_count") and 'redict"' in line:

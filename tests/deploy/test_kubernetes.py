@@ -73,7 +73,8 @@ def schema(kind: str) -> Manifest:
         text = answer.text
     definition: Manifest = yaml.safe_load(text)
     one: Manifest = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-    return closed(one)
+    result: Manifest = closed(one)
+    return result
 
 
 def closed(part: Any) -> Any:
