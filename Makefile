@@ -96,7 +96,7 @@ compose-web-down: ## stop it
 	$(COMPOSE) -f compose/web.yml down
 
 swarm: samples image ## start compose/swarm.yml on this machine's swarm: replicas behind a balancer
-	compose/swarm/deploy
+	DOCKER=$(DOCKER) FERRY_IMAGE=$(IMAGE) compose/swarm/deploy
 
 swarm-down: ## stop it
 	$(DOCKER) stack rm ferry
