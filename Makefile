@@ -26,7 +26,9 @@ BUILD = DOCKER_BUILDKIT=1 $(DOCKER) build --build-arg BASE_IMAGE=$(BASE_IMAGE) -
 	--build-arg CREATED=$$(TZ=UTC git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd)
 
 .PHONY: serve test test-container test-gpu lint lock image image-gpu compose-single compose-single-down compose-gpu \
-	compose-gpu-down compose-monitoring compose-monitoring-down samples bench bench-models soak clean help
+	compose-gpu-down compose-monitoring compose-monitoring-down compose-models compose-models-down compose-tls \
+	compose-tls-down compose-s3 compose-s3-down compose-web compose-web-down swarm swarm-down samples bench bench-models \
+	soak clean help
 .DEFAULT_GOAL := help
 
 serve: samples ## serve models-sample/half_plus_two: gRPC on 8500, REST on 8501 (GRPC_PORT=, REST_PORT=)
@@ -71,6 +73,37 @@ compose-monitoring: samples image ## start compose/monitoring.yml: one model, Pr
 compose-monitoring-down: ## stop them
 	$(COMPOSE) -f compose/monitoring.yml down
 
+compose-models: samples image ## start compose/models.yml: the sample models, by a file that is read again
+	$(COMPOSE) -f compose/models.yml up -d
+
+compose-models-down: ## stop it
+	$(COMPOSE) -f compose/models.yml down
+
+compose-tls: samples image ## start compose/tls.yml: one model with TLS and a token, both made if missing
+	compose/tls/prepare
+	FERRY_USER=$$(id -u) $(COMPOSE) -f compose/tls.yml up -d
+
+compose-tls-down: ## stop it
+	$(COMPOSE) -f compose/tls.yml down
+
+compose-s3: samples image ## start compose/s3.yml: one model from an S3 store
+	$(COMPOSE) -f compose/s3.yml up -d
+
+compose-s3-down: ## stop them; what is in the store stays
+	$(COMPOSE) -f compose/s3.yml down
+
+compose-web: samples image ## start compose/web.yml: a page on port 8080 that classifies pictures
+	$(COMPOSE) -f compose/web.yml up -d
+
+compose-web-down: ## stop it
+	$(COMPOSE) -f compose/web.yml down
+
+swarm: samples image ## start compose/swarm.yml on this machine's swarm: replicas behind a balancer
+	DOCKER=$(DOCKER) FERRY_IMAGE=$(IMAGE) compose/swarm/deploy
+
+swarm-down: ## stop it
+	$(DOCKER) stack rm ferry
+
 bench: samples ## measure what requests, versions, swaps and batches cost, as ratios within one run
 	$(RUN) bench/run.py
 	$(RUN) bench/lifecycle.py
@@ -107,4 +140,4 @@ clean: ## remove what was built: environment, sample models, caches
 
 help: ## say what there is
 	@echo "make WORD, where WORD is one of:"
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 
 from app import __version__
 from tests.container.containers import MODEL, docker_command, make_readable
+from tests.container.stacks import Images, find_images
 from tests.support.process import REPOSITORY
 
 
@@ -55,3 +57,21 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     script = REPOSITORY / "models-sample" / "build.py"
     subprocess.run([sys.executable, str(script), f"--out={out}", MODEL], check=True)
     return make_readable(out / MODEL)
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of all sample models, as `make samples` builds them, readable for everyone."""
+    names = ["half_plus_two", "image_classifier", "text_classifier"]
+    script = REPOSITORY / "models-sample" / "build.py"
+    subprocess.run([sys.executable, str(script), *names], check=True)
+    out = tmp_path_factory.mktemp("samples")
+    for name in names:
+        shutil.copytree(script.parent / name, out / name)
+    return make_readable(out)
+
+
+@pytest.fixture(scope="session")
+def images(client: docker.DockerClient, image: str, base_image: str) -> Images:
+    """Finds the images of a stack."""
+    return lambda stack: find_images(client, image, base_image, stack)

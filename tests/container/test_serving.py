@@ -9,6 +9,8 @@ from typing import Any
 
 import docker
 import pytest
+import requests
+import yaml
 
 from tests.container.containers import (
     HARDENED,
@@ -22,7 +24,7 @@ from tests.container.containers import (
     started,
 )
 from tests.support import tflite_models
-from tests.support.process import wait_until
+from tests.support.process import REPOSITORY, wait_until
 
 pytestmark = pytest.mark.container
 
@@ -151,6 +153,31 @@ def test_the_server_can_be_the_entrypoint(
     with started(client, image, *arguments, mounts=mounts, entrypoint=[program]) as server:
         assert server.wait_ready().predict([1.0, 2.0, 5.0]) == ANSWER
         assert predict_grpc(server.port(8500), [1.0]) == [2.5]
+
+
+def test_what_kserve_starts(client: docker.DockerClient, image: str, sample: Path) -> None:
+    """Command, flags and user of deploy/kubernetes/kserve: a pod has the model of its name at /mnt/models."""
+    file = REPOSITORY / "deploy" / "kubernetes" / "kserve" / "clusterservingruntime.yaml"
+    (runs,) = yaml.safe_load(file.read_text())["spec"]["containers"]
+    with started(
+        client,
+        image,
+        *(argument.replace("{{.Name}}", "flowers") for argument in runs["args"]),
+        model="flowers",
+        mounts={sample: "/mnt/models"},
+        ports=(9000, 8080),
+        entrypoint=runs["command"],
+        user=str(runs["securityContext"]["runAsUser"]),
+        cap_drop=runs["securityContext"]["capabilities"]["drop"],
+        security_opt=["no-new-privileges:true"],
+    ) as server:
+        server.wait_ready(inside=8080)
+        assert server.predict([1.0, 2.0, 5.0], inside=8080) == ANSWER
+        assert predict_grpc(server.port(9000), [1.0], model="flowers") == [2.5]
+        root = f"http://127.0.0.1:{server.port(8080)}"
+        assert requests.get(root + runs["readinessProbe"]["httpGet"]["path"], timeout=10).json()["ready"]
+        page = requests.get(f"{root}/metrics", timeout=10).text
+        assert 'tensorflow_serving_request_count_total{model_name="flowers",status="OK"} ' in page
 
 
 def test_threads_follow_the_quota_of_the_container(

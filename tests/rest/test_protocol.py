@@ -13,8 +13,9 @@ import uvicorn
 from app.lifecycle.states import StateBoard
 from app.options import Options
 from app.rest.application import make_application
-from app.rest.protocol import HttpProtocol
+from app.rest.protocol import http_protocol
 from app.rest.service import Reply, RestService
+from app.telemetry.serving_metrics import ServingMetrics
 from tests.support.process import free_port, wait_until
 
 HEAD = b"POST /v1/models/m:predict HTTP/1.1\r\nHost: h\r\n"
@@ -49,7 +50,7 @@ class Running:
         config = uvicorn.Config(
             application,
             port=self.port,
-            http=HttpProtocol,
+            http=http_protocol(Options(), ServingMetrics.make().ferry.refused),  # type: ignore[arg-type]
             ws="none",
             lifespan="off",
             log_level="error",
