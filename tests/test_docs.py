@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.options import flags
+from app.options import Support, flags
 from app.tools.cli import ferry
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -28,6 +28,7 @@ PAGES = (
     "docs/architecture.md",
     "docs/deploy.md",
     "docs/differences.md",
+    "docs/metrics.md",
     "docs/operations.md",
     "docs/tools.md",
     "CHANGELOG.md",
@@ -54,3 +55,12 @@ def test_every_room_of_the_house_is_in_the_architecture() -> None:
     for module in (REPOSITORY / "app").rglob("*.py"):
         if module.name != "__init__.py":
             assert module.stem in text, module
+
+
+def test_operators_find_every_flag_that_acts() -> None:
+    text = (REPOSITORY / "docs" / "operations.md").read_text()
+    section = text.partition("## Flags\n")[2].partition("\n## ")[0]
+    named = re.findall(r"`([a-z][a-z_0-9]+)`", section)
+    assert len(named) == len(set(named)), "each in one row"
+    acts = {flag.name for flag in flags() if flag.support is Support.ACTS}
+    assert acts - {"version"} == set(named)

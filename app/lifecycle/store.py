@@ -7,6 +7,7 @@ every call has a time limit.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -260,6 +261,11 @@ def _translated(error: Exception, verb: str, uri: str, scheme: str) -> ServingEr
     asked = f"Could not {verb} {uri}"
     if isinstance(error, TimeoutError):
         return ServingError(Code.UNAVAILABLE, f"{asked}: no answer in time. Check the network and the store.")
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return ServingError(
+            Code.RESOURCE_EXHAUSTED,
+            f"{asked}: {cause}. Free some room, or name a larger place with --model_cache_dir.",
+        )
     refused = isinstance(error, PermissionError) or status in (401, 403)
     if refused or "credentials" in f"{type(error).__name__} {cause}".lower():
         return ServingError(
@@ -276,6 +282,9 @@ def _http_status(error: Exception) -> int:
     found = (getattr(error, name, None) for name in ("status", "status_code", "code"))
     return next((status for status in found if isinstance(status, int)), 0)
 
+
+# Of what is written here; no store answers so.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _CREDENTIALS: Mapping[str, str] = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role",

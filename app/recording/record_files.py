@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterable
@@ -35,13 +36,15 @@ class RecordFiles:
         self._writer: Any = None
         self._path = ""
         self._size = 0
+        self._empty = ""  # the file at hand, as long as nothing is in it for sure
 
     def write(self, records: Iterable[bytes]) -> int:
         """Append `records`, and see to it that others can read them; the number of bytes written.
 
         Raises:
             OSError: a file cannot be made, written or removed. The file at hand is given up, and what of
-                `records` is in it is not known; the next call begins another.
+                `records` is in it is not known; the next call begins another. One that was new is removed,
+                so that a disk without room does not drive out what is recorded.
         """
         written = 0
         try:
@@ -54,8 +57,9 @@ class RecordFiles:
                     self.close()
             if self._writer is not None:
                 self._writer.flush()
+                self._empty = ""
         except (tf.errors.OpError, OSError) as error:
-            self._writer = None  # closing would fail for the same reason
+            self._give_up()
             if isinstance(error, OSError):
                 raise
             raise OSError(error.message) from None
@@ -66,7 +70,15 @@ class RecordFiles:
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.close()
+            self._empty = ""
             os.rename(self._path + _OPEN, self._path)
+
+    def _give_up(self) -> None:
+        self._writer = None  # closing would fail for the same reason
+        empty, self._empty = self._empty, ""
+        if empty:
+            with contextlib.suppress(OSError):
+                os.unlink(empty)
 
     def _begin(self) -> Any:
         found = self._files()
@@ -76,6 +88,7 @@ class RecordFiles:
             try:
                 # Another process may have the same prefix: the number is whose file is there first.
                 with open(self._path + _OPEN, "xb"):
+                    self._empty = self._path + _OPEN
                     break
             except FileExistsError:
                 number += 1

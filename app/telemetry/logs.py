@@ -87,6 +87,18 @@ class JsonFormatter(logging.Formatter):
             return orjson.dumps(safe).decode()
 
 
+class _StderrHandler(logging.StreamHandler[TextIO]):
+    """Writes records; what cannot be written (a full disk, a reader that is gone) is lost.
+
+    To complain of that on stderr, as the library does, would feed on itself: with JSON, what is written
+    there becomes events of the log.
+    """
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
+        if not isinstance(sys.exception(), OSError):
+            super().handleError(record)
+
+
 def configure(form: str = "text", stream: TextIO | None = None) -> None:
     """Send the log of the whole process to stderr; libraries speak from warnings on.
 
@@ -96,7 +108,7 @@ def configure(form: str = "text", stream: TextIO | None = None) -> None:
         form: one of options.LOG_FORMATS.
         stream: written to instead of stderr.
     """
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = _StderrHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else TensorFlowFormatter())
     root = logging.getLogger()
     root.handlers = [handler]

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import requests
 
+from app.options import TRANSPORTS
 from tests.conftest import StartServer
 from tests.support import models
 from tests.support.process import ServerProcess, wait_until
@@ -163,13 +164,14 @@ def test_warm_up_goes_through_batches(start_server: StartServer, tmp_path: Path)
     assert "Signature pair warmed up" in server.log
 
 
+@pytest.mark.parametrize("transport", TRANSPORTS)
 def test_when_the_server_drains_no_request_waits_for_company(
-    start_server: StartServer, probe: Path, tmp_path: Path
+    start_server: StartServer, probe: Path, tmp_path: Path, transport: str
 ) -> None:
     monitoring = tmp_path / "monitoring.config"
     monitoring.write_text("prometheus_config { enable: true }")
     flags = [BATCHING, COLD, parameters(tmp_path, LONG), f"--monitoring_config_file={monitoring}"]
-    server = start_server(probe, flags=flags).wait_ready()
+    server = start_server(probe, flags=[*flags, f"--grpc_transport={transport}"]).wait_ready()
     rows: list[int] = []
     waiting = threading.Thread(target=lambda: rows.extend(grpc_rows(server, 1.0, 2.0)))
     waiting.start()

@@ -16,6 +16,7 @@ import grpc
 import pytest
 import requests
 
+from app.options import TRANSPORTS
 from tests.conftest import StartServer
 from tests.support import models
 from tests.support.process import REPOSITORY, ServerProcess, wait_until
@@ -72,10 +73,11 @@ class Clients:
             thread.join()
 
 
+@pytest.mark.parametrize("transport", TRANSPORTS)
 def test_kill_9_of_the_worker_under_load_is_seen_as_connection_errors_only(
-    start_server: StartServer, half_plus_two: Path
+    start_server: StartServer, half_plus_two: Path, transport: str
 ) -> None:
-    server = start_server(half_plus_two).wait_ready()
+    server = start_server(half_plus_two, flags=[f"--grpc_transport={transport}"]).wait_ready()
     clients = Clients(server)
     try:
         wait_until(lambda: len(clients.good) > 20, "clients are served")
@@ -174,6 +176,57 @@ def test_a_base_path_that_cannot_be_read_is_told_and_serving_goes_on(
     (tmp_path / "moved" / "model").rename(base_path)
     models.save_half_plus(base_path / "2", 3.0)
     wait_until(lambda: server.states().get(2) == "AVAILABLE", "what was repaired is found")
+
+
+def without_rights_of_root() -> list[str]:
+    """What a command begins with so that modes of files count for it, whoever runs the tests."""
+    if os.getuid() != 0:
+        return []
+    if shutil.which("setpriv") is None:
+        pytest.skip("root reads everything, and setpriv is not there")
+    return ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all", "--"]
+
+
+def test_directories_without_permission_are_told_once_and_other_models_go_on(
+    start_server: StartServer, half_plus_two: Path, tmp_path: Path
+) -> None:
+    closed = tmp_path / "closed"
+    for name in ("closed", "other"):
+        shutil.copytree(half_plus_two, tmp_path / name)
+    config = tmp_path / "models.config"
+    one = 'config {{ name: "{0}" base_path: "{1}" model_platform: "tensorflow" }} '
+    named = [("model", half_plus_two), ("closed", closed), ("other", tmp_path / "other")]
+    config.write_text(f"model_config_list {{ {''.join(one.format(*pair) for pair in named)} }}")
+    flags = [f"--model_config_file={config}", "--file_system_poll_wait_seconds=1", NO_RETRY]
+    server = start_server("", flags=flags, prefix=without_rights_of_root()).wait_ready()
+    worker = server.worker_pid()
+
+    closed.chmod(0)
+    told = f"Could not read base path {closed} for servable closed: Permission denied. Make it readable"
+    server.wait_log(told)
+    hidden = models.save_half_plus(tmp_path / "hidden", 4.0)
+    hidden.chmod(0)
+    hidden.rename(tmp_path / "other" / "2")
+    wait_until(lambda: states(server, "other").get(2) == "END", "a version that cannot be read is given up")
+    answer = requests.get(f"{server.rest}/v1/models/other/versions/2", timeout=30).json()
+    assert "Permission denied" in answer["model_version_status"][0]["status"]["error_message"]
+    models.save_half_plus(tmp_path / "other" / "3", 3.0)
+    wait_until(lambda: states(server, "other").get(3) == "AVAILABLE", "others get new versions")
+    for name, y in (("model", 2.5), ("closed", 2.5), ("other", 3.5)):
+        url = f"{server.rest}/v1/models/{name}:predict"
+        assert requests.post(url, json={"instances": [1.0]}, timeout=30).json() == {"predictions": [y]}
+    assert server.log.count(told) == 1, "not again at every poll"
+
+    closed.chmod(0o755)
+    models.save_half_plus(closed / "2", 5.0)
+    wait_until(lambda: states(server, "closed").get(2) == "AVAILABLE", "what was repaired is found")
+    assert server.worker_pid() == worker
+
+
+def states(server: ServerProcess, model: str) -> dict[int, str]:
+    """The state of each version of `model`."""
+    entries = requests.get(f"{server.rest}/v1/models/{model}", timeout=30).json()["model_version_status"]
+    return {int(entry["version"]): entry["state"] for entry in entries}
 
 
 def test_deadlines_do_not_follow_the_wall_clock() -> None:

@@ -14,6 +14,8 @@ from google.protobuf import text_format
 from prometheus_client.parser import text_string_to_metric_families
 from tensorflow_serving.apis import model_management_pb2
 
+from app.telemetry.exposition import well_formed
+from app.telemetry.serving_metrics import ServingMetrics
 from tests.conftest import StartServer
 from tests.support import models
 from tests.support.process import REPOSITORY, ServerProcess, wait_until
@@ -176,6 +178,36 @@ def test_a_load_that_fails_is_counted_with_its_code(start_server: StartServer, t
     wait_until(lambda: ferry_samples(server).get(state) == 1, "the version has ended")
 
 
+def test_the_list_of_metrics_is_what_a_server_has(shared_server: ServerProcess) -> None:
+    rows = (REPOSITORY / "docs" / "metrics.md").read_text().splitlines()
+    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows if row.startswith("| `")]
+    listed = {name.strip("`"): (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels, _ in cells}
+    assert len(listed) == len(cells), "no metric twice"
+
+    shared_server.predict([1.0])
+    page = requests.get(shared_server.rest + "/metrics", timeout=30).text
+    parse: Any = text_string_to_metric_families
+    labels = {
+        f"{family.name}_total" if family.type == "counter" else family.name: {
+            label for sample in family.samples for label in sample.labels if label != "le"
+        }
+        for family in parse(page)
+    }
+    found = {
+        name: (kind, labels[name] or listed.get(name, ("", set()))[1])
+        for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", page, re.MULTILINE)
+    }
+    # What has no sample yet, or is not on the page, has its labels all the same.
+    metrics = ServingMetrics.make()
+    for registry in (metrics.registry, metrics.ferry.registry):
+        for metric in registry.metrics():
+            name = well_formed(metric.name)
+            name = f"{name.removesuffix('_total')}_total" if metric.kind == "counter" else name
+            found[name] = (metric.kind, set(metric.labels))
+    found["ferry_gpu_memory_bytes"] = ("gauge", {"device", "kind"})  # where there is a GPU
+    assert listed == found
+
+
 DASHBOARD = REPOSITORY / "compose" / "monitoring" / "grafana" / "dashboards" / "ferry.json"
 
 
@@ -196,8 +228,17 @@ def test_the_dashboard_asks_only_for_metrics_that_are_there(shared_server: Serve
         for target in panel.get("targets", ())
     ]
     names = {name for query in queries for name in re.findall(r"\b(?:ferry|tensorflow|process)_\w+", query)}
-    assert len(names) > 15
     assert names <= there
+    session = "tensorflow_serving_batching_session_"
+    assert names >= {
+        *("ferry_ready", "ferry_build_info", "ferry_model_version_state", "ferry_gpu_memory_bytes"),
+        *("ferry_request_stage_seconds_sum", "tensorflow_serving_runtime_latency_bucket"),
+        *(f"{session}queuing_latency_bucket", f"{session}processed_batch_size_bucket"),
+        *("ferry_requests_in_flight", "ferry_request_bytes_sum", "ferry_response_bytes_sum"),
+        *("ferry_model_load_seconds_sum", "process_resident_memory_bytes", "process_open_fds"),
+        *("ferry_requests_refused_total", "ferry_observations_dropped_total"),
+        "tensorflow_serving_request_log_count_total",
+    }
 
 
 def test_a_bad_file_ends_the_start(start_server: StartServer, half_plus_two: Path, tmp_path: Path) -> None:

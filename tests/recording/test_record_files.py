@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import contextlib
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -59,6 +62,34 @@ def test_a_directory_that_is_gone_is_an_error_until_it_is_back(tmp_path: Path) -
     files.write([b"y"])
     files.close()
     assert read(tmp_path / "d" / "r-00000001.tfrecord") == [b"y"]
+
+
+def test_a_disk_without_room_does_not_drive_out_what_is_recorded(tmp_path: Path) -> None:
+    files = RecordFiles(str(tmp_path / "r"), 40, 3)
+    for number in range(3):
+        files.write([bytes([number]) * 50])  # a file each
+    with without_room():
+        for _ in range(5):
+            with pytest.raises(OSError, match=r"File too large|No space"):
+                files.write([b"x" * 30])
+    # The first attempt made room for a file of its own, the others had it.
+    assert names(tmp_path) == ["r-00000002.tfrecord", "r-00000003.tfrecord"]
+    files.write([b"y"])
+    assert read(tmp_path / "r-00000004.tfrecord.open") == [b"y"]
+    with without_room(), pytest.raises(OSError, match=r"File too large|No space"):
+        files.write([b"x"])
+    assert read(tmp_path / "r-00000004.tfrecord.open") == [b"y"], "what was there before stays"
+
+
+@contextlib.contextmanager
+def without_room() -> Iterator[None]:
+    """No file of this process grows, which to its writers is like a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_tensorflow_reads_what_is_written(tmp_path: Path) -> None:

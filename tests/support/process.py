@@ -61,7 +61,9 @@ class ServerProcess:
         name: str = "model",
         flags: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
+        """Start it; `prefix` is a command that becomes the server, such as `setpriv … --`."""
         self.name = name
         self.grpc_port, self.rest_port = free_port(), free_port()
         self.rest = f"http://127.0.0.1:{self.rest_port}"
@@ -74,7 +76,7 @@ class ServerProcess:
         model = [f"--model_name={name}", f"--model_base_path={base_path}"]
         with log.open("wb") as stream:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "app", *ports, *model, *flags],
+                [*prefix, sys.executable, "-m", "app", *ports, *model, *flags],
                 cwd=REPOSITORY,
                 # Where byte code is not written, each start would compile the server anew.
                 env={**os.environ, "PYTHONDONTWRITEBYTECODE": "", **(environment or {})},

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import logging
+import re
+from pathlib import Path
 
 import pytest
 
 from app.errors import Code
-from app.telemetry.access_log import AccessLog, address
+from app.telemetry.access_log import AccessLog, address, fields
 from app.telemetry.observation import Observation
 
 
@@ -41,6 +43,17 @@ def test_a_line_says_what_is_known(caplog: pytest.LogCaptureFixture) -> None:
         "peer=[::1]:7",
     ]
     assert vars(caplog.records[0])["version"] == 3  # a field of its own in JSON
+
+
+def test_the_fields_are_those_of_the_documentation() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_text()
+    table = text.partition("### Access log")[2].partition("\n### ")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    seen = rest("/v1/models/m:predict")
+    seen.asked_for("m", "")
+    seen.served_by(3)
+    seen.trace_id = "a" * 32
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(fields(seen))
 
 
 def test_no_client_can_write_lines_or_fields_of_its_own(caplog: pytest.LogCaptureFixture) -> None:

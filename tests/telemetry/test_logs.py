@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
@@ -92,6 +93,19 @@ def test_the_server_speaks_from_info_on_and_libraries_from_warnings_on(
         ("W library.py", "level 30"),
     ]
     assert len(err.splitlines()) == 3
+
+
+@pytest.mark.usefixtures("loggers")
+def test_what_a_full_disk_does_not_take_is_lost_without_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+    with open("/dev/full", "w", buffering=1) as full:
+        configure("json", full)
+        logging.getLogger("app").warning("never seen")
+        logging.getLogger("app").warning("%d", "no number")  # a mistake of ours is still told
+        with contextlib.suppress(OSError):
+            full.close()
+    err = capsys.readouterr().err
+    assert "no number" in err
+    assert "never seen" not in err
 
 
 def as_json(made: logging.LogRecord) -> dict[str, object]:
