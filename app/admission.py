@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from app.errors import Code, ServingError
 from app.options import Options
-from app.telemetry.metrics import Counter
+from app.telemetry.instruments import Counter
 
 # What a client is told when all places are taken: how long requests take is not known.
 _PLACE_SECONDS = 1.0

@@ -15,7 +15,8 @@ from typing import Any
 
 from app.config.base_path import check_base_path
 from app.errors import Code, ServingError, invalid_argument
-from app.options import ACCESS_LOGS, LOG_FORMATS, TRANSPORTS, Flag, Options, Support, flags, without_effect
+from app.flag import Flag
+from app.options import ACCESS_LOGS, LOG_FORMATS, TRANSPORTS, Options, Support, flags, without_effect
 
 _INT = re.compile(r"\s*[+-]?[0-9]+\Z")
 _FLOAT = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\Z")

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from app.command_line import check, parse, problems, usage
 from app.errors import Code, ServingError
-from app.options import Flag, Options, Support, flags
+from app.flag import Flag
+from app.options import Options, Support, flags
 
 ARGUMENT = st.one_of(
     st.text(st.characters()),

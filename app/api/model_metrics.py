@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from app.lifecycle.readiness import Condition, Models, Readiness
 from app.lifecycle.states import State, StateBoard
-from app.telemetry.metrics import Cells, Registry
+from app.telemetry.instruments import Cells
+from app.telemetry.metrics import Registry
 
 
 def add_model_metrics(registry: Registry, readiness: Readiness, board: StateBoard) -> None:

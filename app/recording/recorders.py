@@ -21,7 +21,7 @@ from app.options import Options
 from app.recording.prediction_logs import KINDS, prediction_log
 from app.recording.record_files import RecordFiles
 from app.telemetry.backlog import Backlog
-from app.telemetry.metrics import Counter
+from app.telemetry.instruments import Counter
 from app.telemetry.observation import Messages, Observation
 
 _MOST_WAITING = 10_000

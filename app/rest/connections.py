@@ -13,7 +13,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.options import Options
 from app.rest.json_encode import encode_error
-from app.telemetry.metrics import Counter
+from app.telemetry.instruments import Counter
 
 # A request may take a second longer for so many bytes: who sends at this rate is slow, not hostile.
 _BYTES_A_SECOND = 1024

@@ -19,7 +19,7 @@ from app.options import Options
 from app.rest.connections import ConnectionLimits, LimitedProtocol
 from app.rest.direct import Direct, target_of
 from app.rest.service import Reply
-from app.telemetry.metrics import Counter
+from app.telemetry.instruments import Counter
 
 # What asks for more than an answer to a body.
 _SPECIAL = frozenset((b"content-encoding", b"transfer-encoding", b"expect", b"upgrade"))

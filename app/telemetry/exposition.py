@@ -21,7 +21,8 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from app.telemetry.metrics import Distribution, Metric, Registry
+from app.telemetry.instruments import Distribution, Metric
+from app.telemetry.metrics import Registry
 
 
 class MetricsPage:

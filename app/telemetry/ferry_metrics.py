@@ -13,7 +13,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from app.telemetry.metrics import Cells, Counter, Distribution, Histogram, Labels, Registry
+from app.telemetry.instruments import Cells, Counter, Distribution, Histogram, Labels
+from app.telemetry.metrics import Registry
 from app.telemetry.observation import note_run
 
 STAGES = ("decode", "run", "encode")

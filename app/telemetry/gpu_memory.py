@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from app.telemetry.metrics import Cells, Registry
+from app.telemetry.instruments import Cells
+from app.telemetry.metrics import Registry
 
 
 def add_gpu_memory(registry: Registry) -> None:

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 from itertools import accumulate
 
-from app.telemetry.metrics import Distribution, Labels, Metric, Registry
+from app.telemetry.instruments import Distribution, Labels, Metric
+from app.telemetry.metrics import Registry
 
 
 def page(registry: Registry) -> bytes:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from app.telemetry.ferry_metrics import FerryMetrics, RunClock
-from app.telemetry.metrics import Counter, Gauge, Histogram, Registry, exponential
+from app.telemetry.instruments import Counter, Gauge, Histogram
+from app.telemetry.metrics import Registry, exponential
 
 ObserveRun = Callable[[str, int], None]
 

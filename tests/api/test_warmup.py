@@ -12,7 +12,7 @@ from tensorflow_serving.apis import classification_pb2, prediction_log_pb2
 from app.api.warmup import MAX_RECORDS, replay_warmup_file
 from app.engine.model import Model
 from app.errors import Code, ServingError
-from app.telemetry.metrics import Distribution
+from app.telemetry.instruments import Distribution
 from app.telemetry.serving_metrics import ServingMetrics
 from tests.api.conftest import load
 from tests.support.models import save_counting, write_warmup

@@ -12,7 +12,8 @@ from app.engine.model import Model
 from app.engine.session_config import session_config
 from app.errors import ServingError
 from app.options import Options
-from app.telemetry.metrics import Distribution, Registry
+from app.telemetry.instruments import Distribution
+from app.telemetry.metrics import Registry
 from app.telemetry.serving_metrics import TensorFlowMetrics
 from tests.engine.conftest import load
 

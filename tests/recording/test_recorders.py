@@ -11,7 +11,7 @@ from app.errors import ServingError
 from app.options import Options
 from app.recording import recorders
 from app.recording.recorders import RequestLogs
-from app.telemetry.metrics import Counter
+from app.telemetry.instruments import Counter
 from app.telemetry.observation import Observation
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"

@@ -17,7 +17,7 @@ from google.protobuf import wrappers_pb2
 
 from app.errors import Code, ServingError
 from app.options import Options
-from app.rpc.grpcio_transport import GrpcServer, Outbox
+from app.rpc.grpcio_transport import GrpcServer
 from app.rpc.http2.transport import Http2Server
 from app.rpc.method import Call, Method, StreamMethod
 from app.rpc.methods import method_table
@@ -307,24 +307,6 @@ def test_an_idle_server_stops_at_once(start: Start) -> None:
     stopping.start()
     stopping.join(30)
     assert not stopping.is_alive()
-
-
-def test_a_client_that_does_not_read_holds_nobody_up() -> None:
-    release, sent = threading.Event(), list[int]()
-
-    def send(message: int) -> None:
-        assert release.wait(60)
-        sent.append(message)
-
-    with ThreadPoolExecutor(2) as pool:
-        stalled, other = Outbox(send, pool), Outbox(sent.append, pool)
-        for message in range(100):
-            stalled.put(message)
-        other.put(-1)
-        wait_until(lambda: sent == [-1], "the other client is told")
-        release.set()
-        wait_until(lambda: len(sent) == 101, "the stalled client has read")
-    assert sent[1:] == list(range(100)), "in order"
 
 
 def test_the_real_table_over_a_real_port(start: Start, served: Served) -> None:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.telemetry.ferry_metrics import FerryMetrics, RunClock, Traffic
-from app.telemetry.metrics import Distribution, Registry
+from app.telemetry.instruments import Distribution
+from app.telemetry.metrics import Registry
 
 
 def cells(metrics: FerryMetrics, name: str) -> dict[tuple[str, ...], Any]:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.telemetry.metrics import Distribution, Histogram
+from app.telemetry.instruments import Distribution, Histogram
 from app.telemetry.prometheus import page
 from app.telemetry.serving_metrics import ServingMetrics, micros
 

@@ -13,7 +13,8 @@ from app.config.batching import BatchingParameters
 from app.engine.batching.model import BatchedModel
 from app.engine.batching.scheduler import Scheduler
 from app.engine.model import Model
-from app.telemetry.metrics import Distribution, Histogram, Registry
+from app.telemetry.instruments import Distribution, Histogram
+from app.telemetry.metrics import Registry
 from app.telemetry.serving_metrics import BatchingMetrics
 from tests.engine.conftest import load
 from tests.support import models

@@ -15,7 +15,7 @@ from app.engine.batching.sizes import BatchSizes
 from app.engine.dtypes import Array
 from app.engine.model import Model
 from app.errors import Code, ServingError, invalid_argument
-from app.telemetry.metrics import Distribution
+from app.telemetry.instruments import Distribution
 from app.telemetry.serving_metrics import BatchingMetrics
 from tests.engine.batching.conftest import observed
 from tests.support.process import wait_until
