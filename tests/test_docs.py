@@ -50,6 +50,19 @@ def test_links_lead_somewhere_and_flags_exist(page: str) -> None:
         assert name in known, name
 
 
+def anchors(page: Path) -> set[str]:
+    """What a link into `page` can name: its headings, as forges write them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_into_pages_name_a_heading(page: str) -> None:
+    here = REPOSITORY / page
+    for file, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", here.read_text()):
+        assert anchor in anchors(here.parent / file if file else here), f"{file}#{anchor}"
+
+
 def test_every_room_of_the_house_is_in_the_architecture() -> None:
     text = (REPOSITORY / "docs" / "architecture.md").read_text()
     for module in (REPOSITORY / "app").rglob("*.py"):

@@ -7,6 +7,7 @@ import re
 import resource
 import shutil
 import signal
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -176,6 +177,27 @@ def test_a_base_path_that_cannot_be_read_is_told_and_serving_goes_on(
     (tmp_path / "moved" / "model").rename(base_path)
     models.save_half_plus(base_path / "2", 3.0)
     wait_until(lambda: server.states().get(2) == "AVAILABLE", "what was repaired is found")
+
+
+@pytest.mark.parametrize("limit", ["instances", "watches"])
+def test_without_inotify_versions_are_found_by_polling(
+    start_server: StartServer, half_plus_two: Path, tmp_path: Path, limit: str
+) -> None:
+    # The limits of a user name space of its own concern nobody else.
+    lowered = f'echo 0 > /proc/sys/user/max_inotify_{limit} && exec "$@"'
+    prefix = ["unshare", "--user", "--map-root-user", "sh", "-c", lowered, "sh"]
+    try:
+        subprocess.run([*prefix, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no user name space can be made here")
+    base_path = tmp_path / "model"
+    shutil.copytree(half_plus_two, base_path)
+    server = start_server(base_path, flags=["--file_system_poll_wait_seconds=1"], prefix=prefix).wait_ready()
+    server.wait_log("found by polling only")
+    models.save_half_plus(base_path / "2", 3.0)
+    wait_until(lambda: server.states().get(2) == "AVAILABLE", "version 2 is found")
+    assert server.predict([1.0]).json() == {"predictions": [3.5]}
+    assert server.log.count("found by polling only") == 1
 
 
 def without_rights_of_root() -> list[str]:
