@@ -3,37 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable
 
 from app.rpc.http2 import frames
 from app.rpc.http2.blocks import BlockReader
-from app.rpc.http2.control import WASTE, Control
 from app.rpc.http2.express import Answer, Express
 from app.rpc.http2.frames import ErrorCode, FrameParser, Http2ConnectionError, Http2StreamError
 from app.rpc.http2.headers import LARGEST_BLOCK, HeaderReader, RequestHead
 from app.rpc.http2.intake import Intake
-from app.rpc.http2.limits import Limits, Patience
-from app.rpc.http2.outbox import Outbox
+from app.rpc.http2.lifetime import Lifetime
+from app.rpc.http2.limits import Limits
 from app.rpc.http2.streams import Calls, Stream
 
-# Numbers of streams that were reset here: what was under way to them is no mistake of the client.
-_RESETS_KEPT = 256
-_DRAIN_PING = b"draining"
-_ALIVE_PING = b"alive?  "
 
-
-class Connection:
-    """The server's side of a connection.
-
-    Attributes:
-        outbox: what has to be sent.
-        streams: those in use, by number.
-        over: whether nothing more is read: the connection is to be closed once all is sent.
-        fault: what the client did, if that is why it is over.
-        heard: when something last came, on `time.monotonic`.
-        draining: since when the client is told to go; None if it is not.
-    """
+class Connection(Lifetime):
+    """The server's side of a connection: reads what the client sends."""
 
     def __init__(
         self,
@@ -42,32 +26,15 @@ class Connection:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         """Put the server's settings into the outbox; `make_calls` makes what the streams are told to."""
-        self.outbox = Outbox(self._finished)
-        self.streams: dict[int, Stream] = {}
-        self.over = False
-        self.fault: Http2ConnectionError | None = None
-        self.draining: float | None = None
-        self._now = now
-        self.heard = now()
-        self._limits = limits
+        super().__init__(limits, now)
         self._calls = make_calls(self)
-        self._control = Control(self.outbox, limits)
         self._preface = frames.PREFACE
         self._parser = FrameParser(limits.max_frame, LARGEST_BLOCK)
         self._headers = HeaderReader()
         self._blocks = BlockReader()
-        self._last = 0
-        self._refuse_above = frames.LARGEST_WINDOW
-        self._reset: deque[int] = deque(maxlen=_RESETS_KEPT)
-        self._resets = Patience(*WASTE)
         self.outbox.put(frames.settings(limits.announced))
         self._intake = Intake(self.outbox, limits.connection_window)
         self._express = Express(self._headers.known, self.outbox, self._intake, limits, self._calls.at_once)
-
-    @property
-    def settled(self) -> bool:
-        """Whether the client's settings came."""
-        return self._control.settled
 
     # --- in ---
 
@@ -113,14 +80,6 @@ class Connection:
         stream = self.streams[number] = self._stream(number, head)
         stream.ended = True
         self._calls.answer(stream, answer)
-
-    def _stream(self, number: int, head: RequestHead) -> Stream:
-        window, receive_window = self.outbox.initial_window, self._limits.stream_window
-        return Stream(number, head, window=window, receive_window=receive_window)
-
-    @property
-    def _full(self) -> bool:
-        return len(self.streams) >= self._limits.max_streams
 
     def _frame(self, kind: int, flags: int, number: int, payload: bytes | memoryview) -> None:
         if self._blocks.within and kind != frames.CONTINUATION:
@@ -238,11 +197,6 @@ class Connection:
         else:
             self._must_have_been(number)
 
-    def _must_have_been(self, number: int) -> None:
-        """Refuse what concerns a stream that was never begun."""
-        if not number % 2 or self._last < number <= self._refuse_above:
-            raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, f"stream {number} was never begun")
-
     # --- windows of the client's data ---
 
     def replenish(self) -> None:
@@ -266,74 +220,3 @@ class Connection:
     def congested(self) -> bool:
         """Whether so much waits, answers or requests, that the client should send no more."""
         return self.output_full or self._calls.held_bytes > self._limits.max_output
-
-    # --- out ---
-
-    def reset(self, number: int, code: ErrorCode) -> None:
-        """End a stream with an error; its call, if there is one, is told."""
-        self.outbox.put(frames.rst_stream(number, code))
-        self._reset.append(number)
-        stream = self.streams.get(number)
-        if stream is not None:
-            self._forget(stream)
-            self._calls.gone(stream)
-
-    def _finished(self, stream: Stream) -> None:
-        """The end of a stream is on its way."""
-        self._control.answered()
-        self._resets.regain()
-        if not stream.ended:  # the client need not send the rest
-            self.outbox.put(frames.rst_stream(stream.id, ErrorCode.NO_ERROR))
-            self._reset.append(stream.id)
-        self._forget(stream)
-
-    def _forget(self, stream: Stream) -> None:
-        del self.streams[stream.id]
-        self.outbox.drop(stream)
-        if not self.streams and self._refuse_above < frames.LARGEST_WINDOW:
-            self.over = True
-
-    def fail(self, fault: Http2ConnectionError) -> None:
-        """End the connection for what the client did."""
-        if not self.over:
-            self.fault = fault
-            self.outbox.put(frames.goaway(self._last, fault.code, fault.text))
-            self.abort()
-
-    def abort(self) -> None:
-        """End the connection and all calls on it."""
-        self.over = True
-        while self.streams:
-            stream = self.streams[next(iter(self.streams))]
-            self._forget(stream)
-            self._calls.gone(stream)
-
-    def drain(self) -> None:
-        """Tell the client to begin no new calls; those that are under way are still taken.
-
-        Once the client has seen it, which its answer to a ping shows, the last stream is told.
-        """
-        if self.draining is None and not self.over:
-            self.draining = self._now()
-            self.outbox.put(frames.goaway(frames.LARGEST_WINDOW, ErrorCode.NO_ERROR))
-            self.ping(_DRAIN_PING)
-
-    def leave(self) -> None:
-        """Take no call any more; the connection is over when the last one has its answer."""
-        if self._refuse_above == frames.LARGEST_WINDOW and not self.over:
-            self._refuse_above = self._last
-            self.outbox.put(frames.goaway(self._last, ErrorCode.NO_ERROR))
-            self.over = not self.streams
-
-    @property
-    def left(self) -> bool:
-        """Whether no call is taken any more."""
-        return self._refuse_above < frames.LARGEST_WINDOW
-
-    def ping(self, payload: bytes = _ALIVE_PING) -> None:
-        """Ask the client for a sign of life."""
-        self.outbox.put(frames.frame(frames.PING, 0, 0, payload))
-
-    def _acknowledged(self, payload: bytes) -> None:
-        if payload == _DRAIN_PING and self.draining is not None:
-            self.leave()
