@@ -20,7 +20,7 @@ from app.placement import Placement
 from app.rest.body import TooLargeError, read_body, unzip
 from app.rest.cors import Cors
 from app.rest.direct import Direct, kind_of
-from app.rest.pages import Page
+from app.rest.pages import Page, answer_page
 from app.rest.service import Reply, RestService, error_reply
 from app.security.guard import Guard
 from app.telemetry.observation import Observation, peer_of
@@ -123,7 +123,7 @@ class _Sink:
         if page is not None:
             if not page.open and self._refuse(Group.STATUS, req, resp) is not None:
                 return
-            await _answer_page(page, path, target, req, resp)
+            await answer_page(page, path, target, req, resp)
         elif self._observer.active:
             await self._observed(target, req, resp)
         else:
@@ -263,29 +263,6 @@ class _Sink:
         else:
             reply = self._service.answer(method, target, content, deadline)
         return reply, time.perf_counter() - start, time.thread_time() - cpu_start
-
-
-async def _answer_page(
-    page: Page, path: str, target: str, req: falcon.asgi.Request, resp: falcon.asgi.Response
-) -> None:
-    resp.content_type = "text/plain"
-    if page.methods and req.method not in page.methods:
-        resp.status = falcon.HTTP_405
-        resp.set_header("Allow", ", ".join(page.methods))
-        resp.data = f"{path} answers {' and '.join(page.methods)}.".encode("latin-1")
-        return
-    if target != path and not page.takes_query:
-        resp.status = falcon.HTTP_400
-        resp.data = f"Unexpected path: {target}. Should be {path}".encode(
-            "latin-1"
-        )  # as _target() decoded it
-        return
-    accept = req.get_header("Accept", default="")
-    # In none of the threads that serve: a page of many models takes milliseconds.
-    content = await asyncio.to_thread(page.render, accept) if page.slow else page.render(accept)
-    resp.status = content.status
-    resp.content_type = content.content_type
-    resp.data = content.body
 
 
 def _preflight_reply(allowed: bool) -> Reply:

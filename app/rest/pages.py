@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import falcon
+import falcon.asgi
 import orjson
 
 from app.lifecycle.readiness import Condition, Readiness
@@ -70,3 +73,27 @@ def _readyz(readiness: Readiness) -> Content:
     ]
     body = {"ready": False, "draining": condition is Condition.DRAINING, "missing": missing}
     return Content(orjson.dumps(body), "application/json", 503)
+
+
+async def answer_page(
+    page: Page, path: str, target: str, req: falcon.asgi.Request, resp: falcon.asgi.Response
+) -> None:
+    """Answer a request for `page` at `path`; `target` is what was asked for, with its query."""
+    resp.content_type = "text/plain"
+    if page.methods and req.method not in page.methods:
+        resp.status = falcon.HTTP_405
+        resp.set_header("Allow", ", ".join(page.methods))
+        resp.data = f"{path} answers {' and '.join(page.methods)}.".encode("latin-1")
+        return
+    if target != path and not page.takes_query:
+        resp.status = falcon.HTTP_400
+        resp.data = f"Unexpected path: {target}. Should be {path}".encode(
+            "latin-1"
+        )  # as _target() decoded it
+        return
+    accept = req.get_header("Accept", default="")
+    # In none of the threads that serve: a page of many models takes milliseconds.
+    content = await asyncio.to_thread(page.render, accept) if page.slow else page.render(accept)
+    resp.status = content.status
+    resp.content_type = content.content_type
+    resp.data = content.body
