@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from app.errors import Code, invalid_argument
+from app.lifecycle.black_box import BlackBox
 from app.lifecycle.jobs import Jobs
 from app.lifecycle.states import State, StateBoard
 from app.lifecycle.version import Version
@@ -41,6 +42,7 @@ class Setting:
         self.jobs = Jobs(
             self.table,
             self._load,
+            BlackBox(),
             forgotten=lambda *version: self.forgotten.append(version),
             **settings | limits,
         )
