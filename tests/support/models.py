@@ -377,7 +377,7 @@ def save_vocabulary_function(path: Path, words: Sequence[str]) -> Path:
 
 
 def save_crashing(path: Path) -> Path:
-    """A model that ends the process when it is warmed up: one of its functions calls itself."""
+    """A model that ends the process when it is loaded: a function calls itself, and a node has it as its op."""
     tf = tensorflow()
     module = tf.Module()
     floats = tf.TensorSpec([None], tf.float32, name="x")
@@ -386,10 +386,14 @@ def save_crashing(path: Path) -> Path:
     save(module, path, module.function)
 
     def recurse(meta_graph: Any) -> None:
-        for function in meta_graph.graph_def.library.function:
+        graph = meta_graph.graph_def
+        for function in graph.library.function:
             signature = function.signature
             for node in function.node_def:
                 if "PartitionedCall" in node.op and len(signature.input_arg) == 1:
                     node.attr["f"].func.name = signature.name
+                    endless = signature.name
+        placeholder = next(node.name for node in graph.node if node.op == "Placeholder")
+        graph.node.add(name="endless", op=endless, input=[placeholder])
 
     return edit_meta_graph(path, recurse)
