@@ -250,7 +250,7 @@ def json_value(name: str, array: Array) -> Any:
     if name != "string":
         return array.tolist()
     if array.ndim:
-        return [json_value(name, item) for item in map(np.asarray, array)]
+        return [json_value(name, np.asarray(item, object)) for item in array]
     value = array.item()
     try:
         return value.decode()
