@@ -10,7 +10,7 @@ from tensorflow_serving.apis import classification_pb2, logging_pb2, predict_pb2
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from app.api.models import ModelSpec
-from app.api.tensor_proto import from_array
+from app.api.tensor_proto import from_array, varint
 from app.engine.dtypes import Array
 from app.engine.signature import DEFAULT_SIGNATURE, Signature
 from app.telemetry.observation import Messages, Observation, current
@@ -140,13 +140,4 @@ def _fill_spec(proto: Any, spec: ModelSpec) -> None:
 
 def _field(number: int, content: bytes) -> bytes:
     """A field of the wire format."""
-    return _varint(number << 3 | _LENGTH_DELIMITED) + _varint(len(content)) + content
-
-
-def _varint(number: int) -> bytes:
-    encoded = bytearray()
-    while number > 0x7F:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)
+    return varint(number << 3 | _LENGTH_DELIMITED) + varint(len(content)) + content

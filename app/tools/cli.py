@@ -40,9 +40,9 @@ def ferry() -> None:
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 def serve(flags: tuple[str, ...]) -> int:
     """Serve models: takes tensorflow_model_server's flags."""
-    from app.tools.__main__ import main
+    from app.__main__ import main
 
-    return main(["serve", *flags])
+    return main(flags, "ferry serve")
 
 
 @ferry.command()
