@@ -56,10 +56,10 @@ class Numbers:
     start: int
     end: int
 
-    def array(self, message: Buffer) -> Array:
-        """Their array: a view of the message, unless they stand where no such array may be."""
+    def array(self, message: Buffer, *, aligned: bool = True) -> Array:
+        """Their array: a view of the message, unless it has to be `aligned` and they do not stand so."""
         array: Array = np.ndarray(self.shape, self.dtype, message, self.start)
-        return array if array.flags.aligned else array.copy()
+        return array.copy() if aligned and not array.flags.aligned else array
 
 
 @dataclass(slots=True)

@@ -68,8 +68,8 @@ def to_array(proto: Any) -> Array:
     count = math.prod(shape)
     if len(shape) > _MAX_DIMENSIONS or min(shape, default=0) < 0 or count * dtype.numpy.itemsize > _MAX_BYTES:
         raise ValueError(f"bad shape {shape}")
-    if proto.tensor_content:
-        return _from_content(proto.tensor_content, dtype, count).reshape(shape)
+    if content := proto.tensor_content:  # each look at it is a copy
+        return _from_content(content, dtype, count).reshape(shape)
     values = _from_field(proto, dtype)[:count]
     if len(values) == count:
         return values.reshape(shape)

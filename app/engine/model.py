@@ -24,7 +24,11 @@ class Model(abc.ABC):
     Attributes:
         signatures: what can be called, by name.
         signature_defs: the protos as they stand in the model's file, for metadata requests.
+        needs_alignment: whether elements must stand at multiples of their size. Not so where they are
+            copied anyway, to the memory of a batch.
     """
+
+    needs_alignment = True
 
     def __init__(self, signature_defs: Mapping[str, Any]) -> None:
         """Read `signature_defs`, name to `SignatureDef`."""

@@ -115,7 +115,8 @@ class Predictor:
                     return None
                 if call.deadline is not None:
                     check_deadline(call.deadline)
-                values = [numbers.array(message) for numbers in plan.inputs]
+                aligned = model.needs_alignment
+                values = [numbers.array(message, aligned=aligned) for numbers in plan.inputs]
                 run_start = time.perf_counter_ns()
                 results = model.call(plan.feeds, values, plan.fetches, call.deadline)
                 run_end = time.perf_counter_ns()

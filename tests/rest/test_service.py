@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,9 @@ from app.lifecycle.states import State, StateBoard, VersionStatus
 from app.options import Options
 from app.rest.service import Reply, RestService
 from app.telemetry.serving_metrics import ServingMetrics
+from tests.engine.conftest import load as load_model
 from tests.support import models
+from tests.support.copies import both, pipe
 
 
 @pytest.fixture(scope="module")
@@ -249,3 +252,16 @@ def test_a_request_that_timed_out(service: RestService, target: str, model: str)
     reply = service.timed_out("POST", target)
     assert (reply.status, reply.code, reply.model) == (504, Code.DEADLINE_EXCEEDED, model)
     assert json.loads(reply.body) == {"error": "Timed out waiting for notification"}
+
+
+@pytest.mark.parametrize("rows", [2, 5000])  # large bodies are read in another way
+def test_inputs_are_copied_once_to_the_batch(half_plus_two: Path, rows: int) -> None:
+    with pipe(load_model(half_plus_two / "1"), "m", rows) as way:
+        service = RestService(way.manager, way.board, Options(), ServingMetrics.make())
+        documents = [{"instances": [float(first + row) for row in range(rows)]} for first in (0, 10000)]
+        answers = both(lambda document: post(service, "m:predict", document), *documents)
+        assert [(status, answer["predictions"][1]) for status, answer in answers] == [
+            (200, 2.5),
+            (200, 5002.5),
+        ]
+        way.check()

@@ -6,6 +6,7 @@ import gc
 import time
 import weakref
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,9 @@ from app.options import Options
 from app.rpc.method import Call, Method
 from app.rpc.methods import method_table
 from app.telemetry.serving_metrics import ServingMetrics
+from tests.engine.conftest import load
 from tests.rpc.conftest import Served, refuse
+from tests.support.copies import both, pipe
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 
@@ -147,3 +150,37 @@ def test_a_version_that_is_gone_is_neither_used_nor_kept(served: Served) -> None
     gc.collect()
     assert first() is None
     served.manager.set_aspired("swapped", {})
+
+
+@pytest.mark.parametrize("name", ["a", "ab", "abc", "abcd"])  # numbers stand wherever the bytes before end
+def test_numbers_are_copied_once_from_the_message_to_the_batch(half_plus_two: Path, name: str) -> None:
+    with pipe(load(half_plus_two / "1"), name, rows=100) as way:
+        method = method_table(way.manager, way.board, Options(), refuse)[PREDICT]
+        assert method.shortcut is not None
+        made = [request([float(first + row) for row in range(100)], name) for first in (0, 1000)]
+        messages = [each.SerializeToString() for each in made]
+        for _ in range(2):
+            method.shortcut.learn(messages[0], made[0])
+        answers = both(lambda message: method.shortcut.serve(message, Call()), *messages)
+        assert [
+            predict_pb2.PredictResponse.FromString(answer).outputs["y"].float_val[1] for answer in answers
+        ] == [2.5, 502.5]
+        way.check([np.frombuffer(message, np.uint8) for message in messages])
+
+
+def test_content_of_a_message_that_was_parsed_is_copied_once_to_the_batch(half_plus_two: Path) -> None:
+    with pipe(load(half_plus_two / "1"), "m", rows=100) as way:
+        method = method_table(way.manager, way.board, Options(), refuse)[PREDICT]
+        made = [request([float(first + row) for row in range(100)], "m") for first in (0, 1000)]
+        answers = both(lambda each: method.handle(each, Call()), *made)
+        assert [answer.outputs["y"].float_val[1] for answer in answers] == [2.5, 502.5]
+        way.check()
+        # Protobuf hands a field out as one bytes object; what runs is a view of it.
+        assert all(isinstance(root(value), bytes) for value, *_ in way.outer.came)
+
+
+def root(value: Any) -> Any:
+    """What owns the memory of an array."""
+    while isinstance(value, np.ndarray) and value.base is not None:
+        value = value.base
+    return value

@@ -56,15 +56,21 @@ def merge(tasks: Sequence[Sequence[Array]], size: int) -> list[Array]:
     """One array for each input, of `size` rows: those of all tasks, then copies of the last task's first.
 
     Dimensions in which the tasks differ are padded at the end, with the first element of a task's own
-    array. Each array is copied once; those of a single task that has `size` rows are not copied at all.
+    array. Each array is copied once; those of a single task that has `size` rows only if no model could
+    take them as they stand.
 
     Args:
         tasks: for each task an array for each input; all of one `family`.
         size: at least the sum of the rows.
     """
     if len(tasks) == 1 and len(tasks[0][0]) == size:
-        return list(tasks[0])
+        return aligned(tasks[0])
     return [_merge_input(parts, size) for parts in zip(*tasks, strict=True)]
+
+
+def aligned(values: Sequence[Array]) -> list[Array]:
+    """`values`, copied where elements do not stand at multiples of their size: no model can take those."""
+    return [value if value.flags.aligned else value.copy() for value in values]
 
 
 def _merge_input(parts: Sequence[Array], size: int) -> Array:

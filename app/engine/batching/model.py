@@ -24,6 +24,8 @@ class BatchedModel(Model):
     returns once its batch has run: whoever pins the version keeps it until then.
     """
 
+    needs_alignment = False
+
     def __init__(
         self,
         model: Model,

@@ -70,6 +70,21 @@ def test_one_task_without_padding_is_not_copied() -> None:
     assert all(one is other for one, other in zip(merged, values, strict=True))
 
 
+def crooked(*values: float) -> Array:
+    """An array whose elements do not stand at multiples of their size, as bytes of the wire may lie."""
+    found = np.ndarray(len(values), np.float32, bytearray(4 * len(values) + 1), 1)
+    found[:] = values
+    assert not found.flags.aligned
+    return found
+
+
+def test_what_no_model_could_take_as_it_stands_is_copied_even_alone() -> None:
+    (alone,) = merge([[crooked(1, 2)]], 2)
+    assert alone.flags.aligned
+    assert alone.tolist() == [1, 2]
+    assert merge([[crooked(1, 2)], [crooked(3)]], 4)[0].tolist() == [1, 2, 3, 3]
+
+
 def test_tasks_stand_one_behind_the_other() -> None:
     first, second = [floats(1, 2), floats([1], [2])], [floats(3), floats([3])]
     merged = merge([first, second], 3)
