@@ -19,7 +19,7 @@ from app.options import Options
 from app.placement import Placement
 from app.rest.body import TooLargeError, read_body, unzip
 from app.rest.cors import Cors
-from app.rest.direct import Direct, kind_of
+from app.rest.direct import Direct, held_seconds, kind_of
 from app.rest.pages import Page, answer_page
 from app.rest.service import Reply, RestService, error_reply
 from app.security.guard import Guard
@@ -248,7 +248,9 @@ class _Sink:
             return self._service.timed_out(method, target)
         body, zipped = received
         if method == "POST" and not zipped:
-            self._placement.ran(kind_of(target, body), seconds, cpu_seconds, inline=False)
+            held = held_seconds(reply, cpu_seconds)
+            stalled, computed = max(0.0, seconds - held), max(0.0, cpu_seconds - held)
+            self._placement.ran(kind_of(target, body), stalled, computed, inline=False)
         return reply
 
     def _work(

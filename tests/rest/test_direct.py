@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from app.lifecycle.states import StateBoard
 from app.options import Options
 from app.placement import Placement
-from app.rest.direct import Direct, kind_of, target_of
+from app.rest.direct import Direct, held_seconds, kind_of, target_of
 from app.rest.service import Reply, RestService
 from app.telemetry.serving_metrics import ServingMetrics
 
@@ -23,6 +24,7 @@ class Service(RestService):
         self.metrics = ServingMetrics.make()
         super().__init__(None, StateBoard(), Options(), self.metrics)  # type: ignore[arg-type]
         self.work: Callable[[], None] = lambda: None
+        self.stages: tuple[int, ...] = ()
 
     def answer(
         self,
@@ -32,7 +34,7 @@ class Service(RestService):
         deadline: float | None = None,  # noqa: ARG002
     ) -> Reply:
         self.work()
-        return Reply(200, f"{method} {target} ".encode() + body, model="m")
+        return Reply(200, f"{method} {target} ".encode() + body, model="m", stages=self.stages)
 
 
 def direct(service: RestService, body: bytes | None = b"body", options: Options | None = None) -> Direct:
@@ -73,6 +75,30 @@ def test_a_slow_one_goes_back_to_the_threads() -> None:
     answers = [asked.answer(URL, b"body") for _ in range(4)]
     assert answers[0] is not None
     assert answers[-1] is None
+
+
+def test_what_would_stall_the_loop_from_a_thread_as_well_is_not_held_against_it() -> None:
+    ms = 1_000_000
+    reply = Reply(200, b"", stages=(6 * ms, 1 * ms, 2 * ms))
+    assert held_seconds(reply, 9e-3) == pytest.approx(8e-3)
+    assert held_seconds(reply, 16e-3) == 0, "so long a request should be one that the loop can interrupt"
+    assert held_seconds(Reply(200, b""), 9e-3) == 0, "no model was run"
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_long_decoding_stays_on_the_loop_and_a_long_run_does_not(stage: int) -> None:
+    service = Service()
+    asked = direct(service)
+
+    def work() -> None:
+        start = time.perf_counter_ns()
+        while (spent := time.perf_counter_ns() - start) < 3_000_000:
+            pass
+        service.stages = tuple(spent * (stage == index) for index in range(3))
+
+    service.work = work
+    answers = [asked.answer(URL, b"body") for _ in range(20)]
+    assert (answers[-1] is None) == (stage == 1)
 
 
 @pytest.mark.parametrize(
