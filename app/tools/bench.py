@@ -16,6 +16,7 @@ import numpy as np
 from app.cpus import usable_cpus
 from app.engine.signature import DEFAULT_SIGNATURE
 from app.errors import Code, ServingError, invalid_argument
+from app.tools.access import OPEN, Access
 from app.tools.bench_client import Load
 from app.tools.described import working_example
 from app.tools.inputs import read_requests
@@ -32,13 +33,14 @@ class Request:
 
     Attributes:
         host: as the user wrote it.
-        protocol: `http`, `https` or `grpc`.
+        protocol: `http`, `https`, `grpc` or `grpcs`.
         address: HOST:PORT.
         target: the path of the URL, or the full name of the gRPC method.
         payload: the bytes.
         model: its name.
         version: its number when the test began.
         signature: its name.
+        access: what the server wants to see.
     """
 
     host: str
@@ -49,6 +51,7 @@ class Request:
     model: str
     version: int | None
     signature: str
+    access: Access = OPEN
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,7 @@ def prepare(
     input_file: str = "",
     batch: int = 1,
     timeout: float = 30.0,
+    access: Access = OPEN,
 ) -> Request:
     """Make a request for the server at `host`, and have it answered once.
 
@@ -107,13 +111,15 @@ def prepare(
         input_file: see `read_requests`; its first request is sent. Empty: one is made from the metadata.
         batch: rows of a request that is made.
         timeout: of each request, in seconds.
+        access: what the server wants to see.
 
     Raises:
         ServingError: nobody answers, or not well.
     """
     address = parse_address(with_port(host, protocol))
-    protocol = "grpc" if address.protocol == "grpc" else "rest" if address.protocol else protocol
-    found = remote_models(with_port(host, protocol), model, protocol, timeout)
+    if address.protocol:
+        protocol = "grpc" if address.protocol.startswith("grpc") else "rest"
+    found = remote_models(with_port(host, protocol), model, protocol, timeout, access)
     if len(found) != 1:
         names = ", ".join(target.describe().model for target in found) or "none"
         raise invalid_argument(f"{host} has several models or none ({names}): name one with --model.")
@@ -139,13 +145,14 @@ def prepare(
     is_rest = isinstance(target, RestModel)
     return Request(
         host=host,
-        protocol=(address.protocol or "http") if is_rest else "grpc",
+        protocol=address.protocol or ("http" if is_rest else "grpc"),
         address=address.host,
         target=f"{target.path}:{method}" if isinstance(target, RestModel) else _METHOD + method.capitalize(),
         payload=body if is_rest else message,
         model=described.model,
         version=described.version,
         signature=name,
+        access=access,
     )
 
 
@@ -155,7 +162,7 @@ def with_port(host: str, protocol: str) -> str:
     place, slash, path = rest.partition("/")
     if ":" in place or scheme == "https":
         return host
-    port = _DEFAULT_PORTS["grpc" if scheme == "grpc" else "rest" if scheme else protocol]
+    port = _DEFAULT_PORTS["grpc" if scheme.startswith("grpc") else "rest" if scheme else protocol]
     return f"{scheme}{separator}{place}:{port}{slash}{path}"
 
 
@@ -193,6 +200,7 @@ def measure(
                 warm_seconds=warm_seconds,
                 seconds=seconds,
                 timeout=timeout,
+                access=request.access,
             )
             yield _step(request, concurrency, load)
 

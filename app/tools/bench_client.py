@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
 import sys
 import time
 from collections import Counter
@@ -19,6 +18,8 @@ from typing import Any
 import grpc.aio
 import httptools
 import uvloop
+
+from app.tools.access import OPEN, Access
 
 _PAUSE_SECONDS = 0.05  # after a connection failed, so that a dead server is not hammered
 _LONGEST_TEXT = 300
@@ -34,7 +35,7 @@ class Load:
     """What a process sends.
 
     Attributes:
-        protocol: `http`, `https` or `grpc`.
+        protocol: `http`, `https`, `grpc` or `grpcs`.
         host: HOST:PORT.
         target: the path of the URL, or the full name of the gRPC method.
         bytes: the length of the request that follows.
@@ -42,6 +43,7 @@ class Load:
         warm_seconds: how long they send before anything is measured.
         seconds: how long they then begin requests that count; all of these run to their end.
         timeout: of each request, in seconds.
+        access: what the server wants to see.
     """
 
     protocol: str
@@ -52,6 +54,7 @@ class Load:
     warm_seconds: float
     seconds: float
     timeout: float
+    access: Access = OPEN
 
 
 @dataclass
@@ -151,11 +154,15 @@ class HttpConnection(asyncio.Protocol):
 
 async def _http(load: Load, payload: bytes) -> tuple[Send, Callable[[], Any]]:
     """A function that sends over HTTP, and one that closes the connection."""
-    head = (
-        f"POST {load.target} HTTP/1.1\r\nHost: {load.host}\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(payload)}\r\n\r\n"
-    )
-    tls = ssl.create_default_context() if load.protocol == "https" else None
+    headers = {
+        "host": load.host,
+        "content-type": "application/json",
+        **load.access.headers(),
+        "content-length": len(payload),
+    }
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    head = f"POST {load.target} HTTP/1.1\r\n{lines}\r\n"
+    tls = load.access.context() if load.protocol == "https" else None
     host, _, port = load.host.rpartition(":")
     loop, open_one = asyncio.get_running_loop(), list[HttpConnection]()
 
@@ -191,7 +198,11 @@ async def _http(load: Load, payload: bytes) -> tuple[Send, Callable[[], Any]]:
 
 async def _grpc(load: Load, payload: bytes) -> tuple[Send, Callable[[], Any]]:
     """The same over gRPC."""
-    channel = grpc.aio.insecure_channel(load.host, _GRPC_OPTIONS)
+    if load.protocol == "grpcs":
+        channel = grpc.aio.secure_channel(load.host, load.access.credentials(), _GRPC_OPTIONS)
+    else:
+        channel = grpc.aio.insecure_channel(load.host, _GRPC_OPTIONS)
+    metadata = tuple(load.access.headers().items())
     try:
         await asyncio.wait_for(channel.channel_ready(), load.timeout)
     except TimeoutError:
@@ -200,7 +211,7 @@ async def _grpc(load: Load, payload: bytes) -> tuple[Send, Callable[[], Any]]:
 
     async def send() -> None:
         try:
-            await call(payload, timeout=load.timeout)
+            await call(payload, timeout=load.timeout, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             code = error.code()
             raise RequestError(
@@ -226,9 +237,10 @@ async def client(send: Send, end: float, tally: Tally) -> None:
 
 async def main() -> None:
     """Do what standard input says."""
-    load = Load(**json.loads(sys.stdin.buffer.readline()))
+    told = json.loads(sys.stdin.buffer.readline())
+    load = Load(**{**told, "access": Access(**told["access"])})
     payload = sys.stdin.buffer.read(load.bytes)
-    open_connection = _grpc if load.protocol == "grpc" else _http
+    open_connection = _grpc if load.protocol.startswith("grpc") else _http
     tally = Tally()
     try:
         connections = [await open_connection(load, payload) for _ in range(load.clients)]

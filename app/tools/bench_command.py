@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from app.tools.access import Access, access_options
 from app.tools.console import FAILED, console
 from app.tools.messages import without_tensorflow
 
@@ -44,6 +45,7 @@ class _Numbers(click.ParamType[list[int]]):
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--plot", default="", help="Draw to this .png, .svg or .pdf file (needs matplotlib).")
+@access_options
 def bench(
     *,
     hosts: tuple[str, ...],
@@ -58,12 +60,13 @@ def bench(
     timeout: float,
     as_json: bool,
     plot: str,
+    access: Access,
 ) -> int:
     """Load-test servers with TensorFlow Serving's API.
 
-    HOST is HOST[:PORT], grpc://HOST:PORT or http://HOST:PORT/v1/models/NAME; several are compared. Each
-    client waits for an answer before it asks again, on a connection of its own. Exit status 1 if any
-    request failed.
+    HOST is HOST[:PORT], grpc://HOST:PORT or http://HOST:PORT/v1/models/NAME, with TLS grpcs:// or
+    https://; several are compared. Each client waits for an answer before it asks again, on a
+    connection of its own. Exit status 1 if any request failed.
     """
     with without_tensorflow():
         from app.tools import bench_report
@@ -80,6 +83,7 @@ def bench(
             input_file=input_file,
             batch=batch,
             timeout=timeout,
+            access=access,
         )
         for host in hosts
     ]

@@ -9,6 +9,7 @@ import click
 
 from app import __version__
 from app.errors import ServingError
+from app.tools.access import Access, access_options
 from app.tools.bench_command import bench
 from app.tools.console import FAILED, WRONG_USE, console
 from app.tools.export_command import export
@@ -55,6 +56,7 @@ def serve(flags: tuple[str, ...]) -> int:
 @click.option("--run", "run_", is_flag=True, help="Send or run the examples, and show what was answered.")
 @click.option("--timeout", default=10.0, show_default=True, help="Seconds to wait for a server's answer.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@access_options
 def inspect(
     *,
     place: str,
@@ -66,11 +68,13 @@ def inspect(
     run_: bool,
     timeout: float,
     as_json: bool,
+    access: Access,
 ) -> int:
     """Show what a model is, with requests that it answers.
 
     PATH is a version directory or a base path (its highest version is taken). ADDRESS is HOST:PORT,
-    grpc://HOST:PORT or http://HOST:PORT/v1/models/NAME of any server with TensorFlow Serving's API.
+    grpc://HOST:PORT or http://HOST:PORT/v1/models/NAME, with TLS grpcs:// or https://, of any server
+    with TensorFlow Serving's API.
     Without --run nothing is run.
     """
     with without_tensorflow():
@@ -78,8 +82,10 @@ def inspect(
 
     if run_:
         quiet_tensorflow()
-    found = targets(place, tags=tags.split(","), model=model, protocol=protocol or "", timeout=timeout)
-    reports = [report(target, rest=rest, grpc=grpc, run=run_) for target in found]
+    found = targets(
+        place, tags=tags.split(","), model=model, protocol=protocol or "", timeout=timeout, access=access
+    )
+    reports = [report(target, rest=rest, grpc=grpc, run=run_, access=access) for target in found]
     if as_json:
         click.echo(json.dumps(reports[0] if len(reports) == 1 else reports, indent=2))
     else:

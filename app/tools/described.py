@@ -30,7 +30,7 @@ class Described:
         facts: what is known of each signature's graph, by name; empty for a running server.
         details: whatever else there is to say, by label.
         rest_url: of the model, for requests by REST.
-        grpc_address: HOST:PORT, for requests by gRPC.
+        grpc_address: grpc://HOST:PORT or, with TLS, grpcs://HOST:PORT, for requests by gRPC.
     """
 
     source: str

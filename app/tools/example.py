@@ -124,11 +124,14 @@ class Example:
         columns = {alias: value.nested() for alias, value in self.inputs.items()}
         return {**head, "inputs": columns if len(columns) > 1 else next(iter(columns.values()))}
 
-    def curl(self, url: str) -> str:
-        """A shell command that sends the request to `url`, that of the model without the method."""
+    def curl(self, url: str, options: str = "") -> str:
+        """A shell command that sends the request to `url`, that of the model without the method.
+
+        `options` are curl's, each followed by a space.
+        """
         target = shlex.quote(f"{url}:{self.method}")
         if self._elements() <= _LONGEST:
-            return f"curl -s -d {shlex.quote(json.dumps(self.rest_body()))} {target}"
+            return f"curl -s {options}-d {shlex.quote(json.dumps(self.rest_body()))} {target}"
         by_rows = self._by_rows()
         texts = {
             alias: (value.row() if by_rows else value).expression() for alias, value in self.inputs.items()
@@ -139,7 +142,7 @@ class Example:
         if self.signature.name != "serving_default":
             body = f'"signature_name": {json.dumps(self.signature.name)}, {body}'
         program = shlex.quote(f"import json; print(json.dumps({{{body}}}))")
-        return f"python3 -c {program} | curl -s -d @- {target}"
+        return f"python3 -c {program} | curl -s {options}-d @- {target}"
 
     def message(self, model: str, version: int | None = None) -> Any:
         """The request's message: a PredictRequest, ClassificationRequest or RegressionRequest."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from app.engine.signature import Signature, TensorSpec
+from app.tools.access import OPEN, Access
 from app.tools.described import Described, Target, working_example
 from app.tools.example import Example, examples
 from app.tools.local_model import LocalModel
@@ -23,6 +25,7 @@ def targets(
     model: str = "",
     protocol: str = "",
     timeout: float = 10.0,
+    access: Access = OPEN,
 ) -> Sequence[Target]:
     """The models at `place`: a path, or a server's address.
 
@@ -31,25 +34,31 @@ def targets(
     """
     if os.path.exists(place) or not is_address(place):
         return [LocalModel(place, tags, model)]
-    return remote_models(place, model, protocol, timeout)
+    return remote_models(place, model, protocol, timeout, access)
 
 
 def report(
-    target: Target, *, rest: str = "localhost:8501", grpc: str = "localhost:8500", run: bool = False
+    target: Target,
+    *,
+    rest: str = "localhost:8501",
+    grpc: str = "localhost:8500",
+    run: bool = False,
+    access: Access = OPEN,
 ) -> dict[str, Any]:
     """Everything about one model, as JSON has it.
 
     Args:
         target: the model.
-        rest: HOST:PORT of REST for the commands, where the target does not say it.
-        grpc: HOST:PORT of gRPC, likewise.
+        rest: HOST:PORT of REST for the commands, where the target does not say it; `https://` for TLS.
+        grpc: HOST:PORT of gRPC, likewise; `grpcs://` for TLS.
         run: have the examples answered, and show ones that were.
+        access: what the server wants to see, for the commands.
 
     Raises:
         ServingError: it cannot be read.
     """
     found = target.describe()
-    rest_url = found.rest_url or f"http://{rest}/v1/models/{found.model}"
+    rest_url = found.rest_url or f"{rest if '://' in rest else f'http://{rest}'}/v1/models/{found.model}"
     address = found.grpc_address or grpc
     return {
         "source": found.source,
@@ -57,14 +66,23 @@ def report(
         "version": found.version,
         **found.details,
         "signatures": {
-            name: _signature(target, found, signature, rest_url, address, run=run)
+            name: _signature(target, found, signature, _Addresses(rest_url, address, access), run=run)
             for name, signature in found.signatures.items()
         },
     }
 
 
+@dataclass(frozen=True)
+class _Addresses:
+    """Where the commands go: the model's URL for REST, HOST:PORT for gRPC, and what they show there."""
+
+    rest_url: str
+    grpc: str
+    access: Access
+
+
 def _signature(
-    target: Target, found: Described, signature: Signature, rest_url: str, address: str, *, run: bool
+    target: Target, found: Described, signature: Signature, addresses: _Addresses, *, run: bool
 ) -> dict[str, Any]:
     facts = found.facts.get(signature.name)
     told: dict[str, Any] = {
@@ -83,8 +101,10 @@ def _signature(
     if example is None:
         return {**told, "curl": None, "grpc": None, "note": "No value can be made up for its inputs."}
     obstacle = example.rest_obstacle()
-    told["curl"] = None if obstacle else example.curl(rest_url)
-    told["grpc"] = grpc_snippet(example, found.model, None, address)
+    told["curl"] = (
+        None if obstacle else example.curl(addresses.rest_url, addresses.access.curl(addresses.rest_url))
+    )
+    told["grpc"] = grpc_snippet(example, found.model, None, addresses.grpc, addresses.access)
     if obstacle:
         told["note"] = obstacle
     elif facts is None and example.method != "predict" and not example.features:

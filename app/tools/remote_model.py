@@ -14,10 +14,11 @@ from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2
 
 from app.errors import Code, ServingError, invalid_argument
+from app.tools.access import OPEN, Access
 from app.tools.described import Described, Target, signatures_of
 from app.tools.example import Example
 
-_ADDRESS = re.compile(r"(https?://|grpc://)?[\w.-]+:[0-9]+(/.*)?\Z|https?://[^/]+(/.*)?\Z")
+_ADDRESS = re.compile(r"(https?://|grpcs?://)?[\w.-]+:[0-9]+(/.*)?\Z|https?://[^/]+(/.*)?\Z")
 _MODEL_PATH = re.compile(r"/v1/models/([^/:]+)(?:/versions/([0-9]+))?(?:/metadata)?/?\Z")
 _SERVICE = "/tensorflow.serving.PredictionService/"
 _MOST_BYTES = 1 << 30
@@ -29,7 +30,7 @@ class Address:
 
     Attributes:
         host: HOST or HOST:PORT.
-        protocol: `http`, `https`, `grpc`, or empty if that has to be found out.
+        protocol: `http`, `https`, `grpc`, `grpcs`, or empty if that has to be found out.
         model: empty if not said.
         version: None if not said.
     """
@@ -46,10 +47,14 @@ def is_address(text: str) -> bool:
 
 
 def parse_address(text: str) -> Address:
-    """Read HOST:PORT, `grpc://HOST:PORT`, `http://HOST:PORT` or a model's URL; else INVALID_ARGUMENT."""
+    """Read HOST:PORT, `grpc://HOST:PORT`, `http://HOST:PORT` or a model's URL; else INVALID_ARGUMENT.
+
+    With TLS these are `grpcs://` and `https://`.
+    """
     if not is_address(text):
         raise invalid_argument(
-            f"`{text}` is no address: write HOST:PORT, grpc://HOST:PORT or http://HOST:PORT/v1/models/NAME."
+            f"`{text}` is no address: write HOST:PORT, grpc://HOST:PORT or http://HOST:PORT/v1/models/NAME, "
+            "with TLS grpcs:// or https://."
         )
     parts = urlsplit(text if "://" in text else f"//{text}")
     path = _MODEL_PATH.match(parts.path)
@@ -62,16 +67,17 @@ def parse_address(text: str) -> Address:
 class RestModel:
     """A model that is asked over REST. See `Target`."""
 
-    def __init__(self, address: Address, timeout: float) -> None:
+    def __init__(self, address: Address, timeout: float, access: Access = OPEN) -> None:
         """Ask at `address`, waiting `timeout` seconds at most for each answer."""
         self._address = address
         self._timeout = timeout
+        self._access = access
         path = f"/v1/models/{quote(address.model, safe='')}"
         self.path = path if address.version is None else f"{path}/versions/{address.version}"
 
     def describe(self) -> Described:
         """What the metadata says."""
-        status, body = request(self._address, "GET", f"{self.path}/metadata", None, self._timeout)
+        status, body = self._request("GET", f"{self.path}/metadata")
         if status != http.client.OK:
             raise ServingError(Code.NOT_FOUND, f"{self._address.host}{self.path}: {_error_of(status, body)}")
         try:
@@ -98,17 +104,22 @@ class RestModel:
         if obstacle := example.rest_obstacle():
             return obstacle
         body = json.dumps(example.rest_body()).encode()
-        status, answer = request(self._address, "POST", f"{self.path}:{example.method}", body, self._timeout)
+        status, answer = self._request("POST", f"{self.path}:{example.method}", body)
         return "" if status == http.client.OK else _error_of(status, answer)
+
+    def _request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+        return request(self._address, method, path, body, timeout=self._timeout, access=self._access)
 
 
 class GrpcModel:
     """A model that is asked over gRPC. See `Target`."""
 
-    def __init__(self, address: Address, timeout: float) -> None:
+    def __init__(self, address: Address, timeout: float, access: Access = OPEN) -> None:
         """Ask at `address`, waiting `timeout` seconds at most for each answer."""
         self._address = address
         self._timeout = timeout
+        self._access = access
+        self._scheme = address.protocol or "grpc"
 
     def describe(self) -> Described:
         """What GetModelMetadata says."""
@@ -122,11 +133,11 @@ class GrpcModel:
         definitions = get_model_metadata_pb2.SignatureDefMap()
         answer.metadata["signature_def"].Unpack(definitions)
         return Described(
-            source=f"grpc://{self._address.host}",
+            source=f"{self._scheme}://{self._address.host}",
             model=self._address.model,
             version=answer.model_spec.version.value,
             signatures=_callable(definitions),
-            grpc_address=self._address.host,
+            grpc_address=f"{self._scheme}://{self._address.host}",
         )
 
     def ask(self, example: Example) -> str:
@@ -139,18 +150,28 @@ class GrpcModel:
         return ""
 
     def _call(self, method: str, message: bytes) -> bytes:
-        options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-        with grpc.insecure_channel(self._address.host, options) as channel:
+        with self._channel() as channel:
             call: Any = channel.unary_unary(_SERVICE + method, None, None)
             try:
-                return bytes(call(message, timeout=self._timeout))
+                metadata = list(self._access.headers().items())
+                return bytes(call(message, timeout=self._timeout, metadata=metadata))
             except grpc.RpcError as error:
                 failure: Any = error  # a Call, which its type does not say
-                code = Code[failure.code().name]
-                raise ServingError(code, f"{self._address.host}: {failure.details()}") from None
+                code, text = Code[failure.code().name], f"{self._address.host}: {failure.details()}"
+                if code is Code.UNAVAILABLE and self._scheme == "grpc":
+                    text += " If it has TLS, write grpcs:// before the address."
+                raise ServingError(code, text) from None
+
+    def _channel(self) -> grpc.Channel:
+        options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+        if self._scheme == "grpcs":
+            return grpc.secure_channel(self._address.host, self._access.credentials(), options)
+        return grpc.insecure_channel(self._address.host, options)
 
 
-def remote_models(text: str, model: str = "", protocol: str = "", timeout: float = 10.0) -> list[Target]:
+def remote_models(
+    text: str, model: str = "", protocol: str = "", timeout: float = 10.0, access: Access = OPEN
+) -> list[Target]:
     """The models at an address: the one that it, or `model`, names, else all that the server lists.
 
     Args:
@@ -158,6 +179,7 @@ def remote_models(text: str, model: str = "", protocol: str = "", timeout: float
         model: a name, if the address has none.
         protocol: `rest` or `grpc`; found out if empty.
         timeout: for each answer, in seconds.
+        access: what the server wants to see.
 
     Raises:
         ServingError: nobody answers there, or no model is named and the server does not list them.
@@ -166,15 +188,15 @@ def remote_models(text: str, model: str = "", protocol: str = "", timeout: float
     scheme = given.protocol or {"rest": "http", "grpc": "grpc"}.get(protocol) or _find_out(given, timeout)
     name = given.model or model
     address = Address(given.host, scheme, name, given.version)
-    names = [name] if name else _listed(address, timeout)
-    kind = GrpcModel if scheme == "grpc" else RestModel
-    return [kind(Address(given.host, scheme, name, given.version), timeout) for name in names]
+    names = [name] if name else _listed(address, timeout, access)
+    kind = GrpcModel if scheme.startswith("grpc") else RestModel
+    return [kind(Address(given.host, scheme, name, given.version), timeout, access) for name in names]
 
 
 def _find_out(address: Address, timeout: float) -> str:
     """What speaks behind a bare HOST:PORT: a gRPC port does not answer HTTP/1.1."""
     try:
-        request(address, "GET", "/v1/models", None, timeout)
+        request(address, "GET", "/v1/models", timeout=timeout)
     except ServingError as error:
         if error.code is Code.UNAVAILABLE:
             raise
@@ -182,28 +204,38 @@ def _find_out(address: Address, timeout: float) -> str:
     return "http"
 
 
-def _listed(address: Address, timeout: float) -> list[str]:
-    if address.protocol != "grpc":
-        status, body = request(address, "GET", "/v1/models", None, timeout)
+def _listed(address: Address, timeout: float, access: Access) -> list[str]:
+    if not address.protocol.startswith("grpc"):
+        status, body = request(address, "GET", "/v1/models", timeout=timeout, access=access)
         if status == http.client.OK:
             return [str(entry["name"]) for entry in json.loads(body)["models"]]
     raise invalid_argument(f"{address.host} does not list its models: name one with --model.")
 
 
 def request(
-    address: Address, method: str, path: str, body: bytes | None, timeout: float
+    address: Address,
+    method: str,
+    path: str,
+    body: bytes | None = None,
+    *,
+    timeout: float,
+    access: Access = OPEN,
 ) -> tuple[int, bytes]:
     """One HTTP request of its own; status and body.
 
     Raises:
         ServingError: UNAVAILABLE if nobody listens or answers in time, UNKNOWN if what answers is not HTTP.
     """
-    https = address.protocol == "https"
-    kind = http.client.HTTPSConnection if https else http.client.HTTPConnection
-    connection = kind(address.host, timeout=timeout)
+    connection: http.client.HTTPConnection
+    if address.protocol == "https":
+        context = access.context()
+        connection = http.client.HTTPSConnection(address.host, timeout=timeout, context=context)
+    else:
+        connection = http.client.HTTPConnection(address.host, timeout=timeout)
+    headers = {"content-type": "application/json", **access.headers()}
     try:
         connection.connect()
-        connection.request(method, path, body, {"Content-Type": "application/json"})
+        connection.request(method, path, body, headers)
         response = connection.getresponse()
         return response.status, response.read(_MOST_BYTES)
     except (http.client.HTTPException, ConnectionResetError, BrokenPipeError) as error:
