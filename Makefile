@@ -1,4 +1,4 @@
-# Words: serve, test, lint, image, bench, soak, clean, help. `make help` explains them.
+# Words: serve, test, lint, image, bench, soak, release, clean, help. `make help` explains them.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 # Debian's and Ubuntu's own place first: a second client on PATH may lack BuildKit.
@@ -7,6 +7,10 @@ COMPOSE ?= $(shell $(DOCKER) compose version >/dev/null 2>&1 && echo $(DOCKER) c
 IMAGE ?= ferry:latest
 GPU_IMAGE ?= ferry:gpu
 BASE_IMAGE ?= python:3.11-slim-bookworm
+# linux/amd64 or linux/arm64; the engine's own if empty.
+PLATFORM ?=
+# Where the source is, for the image's label.
+SOURCE ?=
 GRPC_PORT ?= 8500
 REST_PORT ?= 8501
 # Each imports TensorFlow once and has servers of its own: 4 GB of memory a process.
@@ -17,18 +21,29 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 SAMPLES := half_plus_two image_classifier text_classifier
 BENCH_SAMPLES := resnet50 bert_small
-LOCK := uv pip compile -q pyproject.toml --extra all --generate-hashes --no-emit-index-url --no-annotate --no-header \
-	--python-version 3.11
+COMPILE := uv pip compile -q --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11
+# As old a C library as the base image has.
+AMD64 := --python-platform x86_64-manylinux_2_36
+ARM64 := --python-platform aarch64-manylinux_2_36
+LOCK := $(COMPILE) pyproject.toml --extra all -c requirements/dev.lock
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' app/__init__.py)
 
-BUILD = DOCKER_BUILDKIT=1 $(DOCKER) build --build-arg BASE_IMAGE=$(BASE_IMAGE) --build-arg VERSION=$(VERSION) \
+# The commit's time, in seconds since 1970, and the base image's digest, if it is known.
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 315532800)
+BASE_DIGEST ?= $(or $(word 2,$(subst @, ,$(BASE_IMAGE))),$(shell $(DOCKER) image inspect \
+	--format '{{join .RepoDigests " "}}' $(BASE_IMAGE) 2>/dev/null | sed -n 's/.*@//p'),unknown)
+
+BUILD = DOCKER_BUILDKIT=1 $(DOCKER) build $(if $(PLATFORM),--platform $(PLATFORM)) --build-arg VERSION=$(VERSION) \
+	--build-arg BASE_IMAGE=$(BASE_IMAGE) --build-arg BASE_DIGEST=$(BASE_DIGEST) \
+	--build-arg SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) $(if $(SOURCE),--build-arg SOURCE=$(SOURCE)) \
 	--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
-	--build-arg CREATED=$$(TZ=UTC git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd)
+	--build-arg CREATED=$$(date -u -d @$(SOURCE_DATE_EPOCH) +%Y-%m-%dT%H:%M:%SZ)
+LAYERS := $(DOCKER) image inspect --format '{{range .RootFS.Layers}}{{println .}}{{end}}'
 
 .PHONY: serve test test-container test-gpu lint lock image image-gpu compose-single compose-single-down compose-gpu \
 	compose-gpu-down compose-monitoring compose-monitoring-down compose-models compose-models-down compose-tls \
 	compose-tls-down compose-s3 compose-s3-down compose-web compose-web-down swarm swarm-down samples bench bench-models \
-	soak clean help
+	soak reproducible audit release clean help
 .DEFAULT_GOAL := help
 
 serve: samples ## serve models-sample/half_plus_two: gRPC on 8500, REST on 8501 (GRPC_PORT=, REST_PORT=)
@@ -49,7 +64,7 @@ lint: $(READY) ## check style and types
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
-image: ## build the container image (IMAGE=ferry:latest)
+image: ## build the container image (IMAGE=ferry:latest, PLATFORM=linux/arm64)
 	$(BUILD) --tag $(IMAGE) .
 
 image-gpu: ## build the image for NVIDIA GPUs, 6 GB, as ferry:gpu (GPU_IMAGE=)
@@ -127,11 +142,27 @@ $(READY): requirements/dev.lock pyproject.toml
 	$(RUN) -m pip install --disable-pip-version-check --no-deps --no-build-isolation --quiet --editable .
 	@touch $@
 
+reproducible: ## build the image anew and compare its layers with REFERENCE=ferry:latest, or else build it twice
+	$(if $(REFERENCE),,$(BUILD) --no-cache --tag ferry:reproducible .)
+	$(BUILD) --no-cache --tag ferry:rebuilt .
+	@$(LAYERS) $(or $(REFERENCE),ferry:reproducible) >.layers && $(LAYERS) ferry:rebuilt | diff .layers - \
+		&& echo "The layers are the same." || { echo "The layers differ: lines of diff." >&2; exit 1; }; rm -f .layers
+
+audit: $(READY) ## look for known vulnerabilities of the locked packages (status 1: some, 2: not all could be looked up)
+	$(RUN) scripts/audit.py
+
+release: $(READY) ## make images, packages, SBOMs, checksums and a tag (GPU=no, REGISTRY=…, AUDIT=report): docs/deploy.md
+	+DOCKER=$(DOCKER) TOOLS=$(RUN) GPU=$(GPU) REGISTRY=$(REGISTRY) AUDIT=$(AUDIT) scripts/release
+
 lock: $(READY) ## pin the newest allowed versions of all dependencies (needs uv)
-	uv pip compile -q --upgrade pyproject.toml --extra dev --generate-hashes --no-emit-index-url \
-		--no-annotate --no-header --python-version 3.11 -o requirements/dev.lock
-	$(LOCK) --override requirements/image-overrides.txt -c requirements/dev.lock -o requirements/image.lock
-	$(LOCK) --override requirements/gpu-overrides.txt -c requirements/dev.lock -o requirements/gpu.lock
+	$(COMPILE) --upgrade pyproject.toml --extra dev $(AMD64) -o requirements/dev.lock
+	$(LOCK) --override requirements/image-overrides.txt $(AMD64) -o requirements/image.amd64.lock
+	$(LOCK) --override requirements/image-overrides.txt $(ARM64) -o requirements/image.arm64.lock
+	$(LOCK) --override requirements/gpu-overrides.txt $(AMD64) -o requirements/gpu.lock
+	$(COMPILE) requirements/sbom.in -c requirements/dev.lock $(AMD64) -o requirements/sbom.lock
+	@# A wheel with a locked hash has to exist for all of them.
+	for lock in image.arm64 sbom; do uv pip install -q --dry-run --no-deps --require-hashes --only-binary :all: \
+		$(ARM64) --python-version 3.11 --target build/arm64 -r requirements/$$lock.lock || exit 1; done
 
 clean: ## remove what was built: environment, sample models, caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

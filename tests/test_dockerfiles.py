@@ -1,10 +1,12 @@
-"""The two Dockerfiles are one but for what a GPU needs; the locks are one but for TensorFlow."""
+"""The two Dockerfiles are one but for what a GPU needs; the image's locks are one but for TensorFlow."""
 
 from __future__ import annotations
 
 import difflib
 import re
 from pathlib import Path
+
+import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -25,9 +27,8 @@ def test_the_image_for_gpus_differs_in_dependencies_environment_and_label_only()
     changes = [line for line in lines if line.startswith(("+ ", "- "))]
     interfaces = "A model server with TensorFlow Serving's interfaces"
     assert changes == [
-        "- COPY requirements/image.lock /tmp/image.lock",
-        "+ COPY requirements/gpu.lock /tmp/gpu.lock",
-        *_replaced("pip --python /opt/ferry/bin/python install --no-deps --require-hashes --no-compile -r "),
+        "- COPY requirements/image.${TARGETARCH}.lock /tmp/locked",
+        "+ COPY requirements/gpu.lock /tmp/locked",
         "+ ENV NVIDIA_VISIBLE_DEVICES=all \\",
         "+ NVIDIA_DRIVER_CAPABILITIES=compute,utility \\",
         "+ FERRY_REQUIRE_GPU=1",
@@ -36,21 +37,58 @@ def test_the_image_for_gpus_differs_in_dependencies_environment_and_label_only()
     ]
 
 
-def _replaced(install: str) -> tuple[str, str]:
-    return f"- {install}/tmp/image.lock", f"+ {install}/tmp/gpu.lock"
-
-
 def test_the_locks_differ_in_tensorflow_and_cuda_only() -> None:
-    image, gpu = locked("image.lock"), locked("gpu.lock")
+    image, gpu = locked("image.amd64.lock"), locked("gpu.lock")
     assert image.pop("tensorflow-cpu") == gpu.pop("tensorflow")
     cuda = {name for name in gpu if name.startswith("nvidia-")}
     assert {"nvidia-cudnn-cu12", "nvidia-cublas-cu12", "nvidia-cuda-runtime-cu12"} <= cuda
     assert {name: text for name, text in gpu.items() if name not in cuda} == image
 
 
+def test_the_lock_for_arm64_is_the_same_with_the_one_tensorflow_that_is_built_for_it() -> None:
+    # `make lock` finds out that there is a wheel for each.
+    amd64, arm64 = (
+        (REPOSITORY / "requirements" / f"image.{arch}.lock").read_text() for arch in ("amd64", "arm64")
+    )
+    changes = [line for line in difflib.ndiff(amd64.splitlines(), arm64.splitlines()) if line[0] in "+-"]
+    version = locked("image.amd64.lock")["tensorflow-cpu"]
+    assert locked("image.arm64.lock")["tensorflow"] == version
+    assert [line for line in changes if "--hash" not in line] == [
+        f"- tensorflow-cpu=={version} \\",
+        f"+ tensorflow=={version} \\",
+    ]
+
+
+@pytest.mark.parametrize("name", ["image.amd64", "image.arm64", "gpu", "sbom", "dev"])
+def test_every_locked_package_has_hashes_and_no_condition(name: str) -> None:
+    text = (REPOSITORY / "requirements" / f"{name}.lock").read_text()
+    packages = re.split(r"^(?=\w)", text, flags=re.MULTILINE)[1:]
+    for package in packages:
+        # A condition could leave it out on the other architecture.
+        assert re.match(r"[\w.-]+==\S+ \\\n    --hash=sha256:[0-9a-f]{64}", package), package
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "scripts/image-prune", "scripts/image-settle"])
+def test_nothing_in_the_build_is_for_one_architecture(name: str) -> None:
+    text = (REPOSITORY / name).read_text()
+    assert not re.search(r"x86|amd64|arm64|aarch64", text)
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.gpu"])
+def test_all_that_is_installed_is_locked_by_hash_and_a_wheel(name: str) -> None:
+    text = (REPOSITORY / name).read_text().replace("\\\n", " ")
+    installs = re.findall(r"pip --python .* install .*", text)
+    ours = [line for line in installs if " --no-index " in line]
+    assert len(ours) == 1
+    assert all(
+        {"--require-hashes", "--no-deps"} <= set(line.split()) for line in installs if line not in ours
+    )
+    assert all("--only-binary :all:" in line for line in installs if line not in ours)
+
+
 def test_everything_that_is_copied_is_in_the_build_context() -> None:
     ignore = (REPOSITORY / ".dockerignore").read_text().split()
-    allowed = {line.removeprefix("!") for line in ignore if line.startswith("!")}
+    allowed = {line.removeprefix("!").replace("*", "${TARGETARCH}") for line in ignore if line[0] == "!"}
     for name in ("Dockerfile", "Dockerfile.gpu"):
         for line in instructions(name):
             words = line.split()
