@@ -15,6 +15,7 @@ from tests.support.process import REPOSITORY
 
 pytestmark = pytest.mark.container
 
+DOCUMENTS = "/usr/share/doc/ferry"
 MAX_BYTES_ABOVE_BASE = 1_100_000_000
 PREFIX = "org.opencontainers.image."
 
@@ -97,13 +98,16 @@ def test_it_checks_its_own_health(declared: dict[str, Any]) -> None:
     assert check["StartPeriod"] >= 300 * 1_000_000_000  # nanoseconds; large models load for minutes
 
 
-def test_it_is_labelled(declared: dict[str, Any]) -> None:
+def test_it_is_labelled(declared: dict[str, Any], base_image: str) -> None:
     labels = {name.removeprefix(PREFIX): text for name, text in declared["Labels"].items()}
     assert labels["title"] == "Ferry"
     assert labels["licenses"] == "Apache-2.0"
     assert labels["version"] == __version__
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", labels["created"])
-    assert all(labels[name] for name in ("description", "revision", "source"))
+    assert labels["base.name"] == base_image
+    assert all(labels[name] for name in ("description", "revision", "source", "base.digest"))
+    assert declared["Labels"]["ferry.sbom"] == f"{DOCUMENTS}/sbom.cdx.json"
+    assert declared["Labels"]["ferry.licenses"] == f"{DOCUMENTS}/licenses.txt"
 
 
 def test_it_is_small(client: docker.DockerClient, image: str, base_image: str) -> None:
@@ -116,7 +120,7 @@ def test_it_is_small(client: docker.DockerClient, image: str, base_image: str) -
 
 
 def test_it_has_what_is_locked_and_one_tensorflow(inventory: dict[str, Any]) -> None:
-    lock = (REPOSITORY / "requirements" / "image.lock").read_text()
+    lock = (REPOSITORY / "requirements" / "image.amd64.lock").read_text()
     locked = dict(re.findall(r"^([\w.-]+)==([^\s;]+)", lock, re.MULTILINE))
     # For building packages only.
     del locked["setuptools"], locked["wheel"]
