@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import docker
 import pytest
 
 from app import __version__
-from tests.container.containers import PYTHON, SERVER, started
+from tests.container.containers import HARDENED, MODEL, PYTHON, SERVER, started
 from tests.support.process import REPOSITORY
 
 pytestmark = pytest.mark.container
@@ -153,6 +154,18 @@ def test_its_byte_code_serves_a_read_only_root(inventory: dict[str, Any]) -> Non
 def test_every_runtime_works(client: docker.DockerClient, image: str) -> None:
     lines = output(client, image, PYTHON, "-c", RUNTIMES, read_only=True, tmpfs={"/tmp": ""}).splitlines()
     assert lines == ["session 2.5", "xla 2.5", "tflite 2.5", "jpeg (2, 2, 3)"]
+
+
+def test_the_tools_need_nothing_that_the_image_lacks(
+    client: docker.DockerClient, image: str, sample: Path
+) -> None:
+    # Keras and the like are extras of the package, and not in the image.
+    options: dict[str, Any] = {"mounts": {sample: f"/models/{MODEL}"}, **HARDENED}
+    found = json.loads(output(client, image, "ferry", "inspect", f"/models/{MODEL}", "--json", **options))
+    assert found
+    flags = (f"--model_name={MODEL}", f"--model_base_path=/models/{MODEL}")
+    output(client, image, "ferry", "check", *flags, **options)
+    assert output(client, image, "ferry", "serve", "--version").startswith("TensorFlow ModelServer: ")
 
 
 def test_it_tells_its_versions(client: docker.DockerClient, image: str) -> None:
