@@ -145,8 +145,8 @@ $(READY): requirements/dev.lock pyproject.toml
 reproducible: ## build the image anew and compare its layers with REFERENCE=ferry:latest, or else build it twice
 	$(if $(REFERENCE),,$(BUILD) --no-cache --tag ferry:reproducible .)
 	$(BUILD) --no-cache --tag ferry:rebuilt .
-	@$(LAYERS) $(or $(REFERENCE),ferry:reproducible) >.layers && $(LAYERS) ferry:rebuilt | diff .layers - \
-		&& echo "The layers are the same." || { echo "The layers differ: lines of diff." >&2; exit 1; }; rm -f .layers
+	@$(LAYERS) $(or $(REFERENCE),ferry:reproducible) >.layers; $(LAYERS) ferry:rebuilt | diff .layers - >&2; \
+		status=$$?; rm .layers; [ $$status = 0 ] && echo "The layers are the same." || exit $$status
 
 audit: $(READY) ## look for known vulnerabilities of the locked packages (status 1: some, 2: not all could be looked up)
 	$(RUN) scripts/audit.py

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,20 @@ def test_all_that_is_installed_is_locked_by_hash_and_a_wheel(name: str) -> None:
         {"--require-hashes", "--no-deps"} <= set(line.split()) for line in installs if line not in ours
     )
     assert all("--only-binary :all:" in line for line in installs if line not in ours)
+
+
+def test_make_image_passes_on_what_a_build_is_told_by() -> None:
+    digest = "sha256:" + "ab" * 32
+    told = [f"BASE_IMAGE=python@{digest}", "PLATFORM=linux/arm64", "SOURCE=https://example.com/ferry"]
+    command = ["make", "--dry-run", "image", *told, "SOURCE_DATE_EPOCH=1700000000"]
+    printed = subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout
+    arguments = re.findall(r"--build-arg (\w+)=", printed)
+    declared = re.findall(r"^ARG (\w+)", (REPOSITORY / "Dockerfile").read_text(), re.MULTILINE)
+    # BuildKit knows itself what it builds for.
+    assert set(arguments) == set(declared) - {"TARGETARCH"}
+    assert "--platform linux/arm64 " in printed
+    assert f"BASE_DIGEST={digest} " in printed
+    assert "SOURCE_DATE_EPOCH=1700000000 " in printed
 
 
 def test_everything_that_is_copied_is_in_the_build_context() -> None:

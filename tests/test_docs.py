@@ -42,7 +42,7 @@ def test_links_lead_somewhere_and_flags_exist(page: str) -> None:
         assert ((REPOSITORY / page).parent / target).exists(), target
     docker = {"rm", "entrypoint", "read-only", "tmpfs", "user", "gpus", "runtime", "cpus", "cpuset-cpus"}
     docker |= {"cap-drop", "security-opt", "network", "memory", "pids-limit", "internal"}
-    docker |= {"change", "image", "secret-rm", "secret-add"}
+    docker |= {"change", "image", "secret-rm", "secret-add", "osv-url"}
     options = (option for command in ferry.commands.values() for option in command.params)
     tools = {name.lstrip("-") for option in options for name in option.opts}
     known = {flag.name for flag in flags()} | docker | tools | {"name", "version", "help"}

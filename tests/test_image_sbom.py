@@ -128,7 +128,7 @@ def test_packages_that_the_base_image_brings_are_listed(sbom: ModuleType, tmp_pa
 
 def document(sbom: ModuleType, debian: Path, site: Path) -> dict[str, Any]:
     """The whole list for two packages, as the script makes it of what cyclonedx-py says."""
-    components = [
+    components: list[dict[str, Any]] = [
         {
             "type": "library",
             "bom-ref": "ferry-model-server==1.2.3",

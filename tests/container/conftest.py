@@ -12,8 +12,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from app import __version__
-from tests.container.containers import MODEL, docker_command, make_readable
+from tests.container.containers import MODEL, build, make_readable
 from tests.container.stacks import Images, find_images
 from tests.support.process import REPOSITORY
 
@@ -39,15 +38,7 @@ def image(base_image: str) -> str:
     """The image to test: FERRY_TEST_IMAGE if set, or else built from this checkout."""
     if ready := os.environ.get("FERRY_TEST_IMAGE"):
         return ready
-    arguments = {"BASE_IMAGE": base_image, "VERSION": __version__}
-    flags = [f"--build-arg={name}={value}" for name, value in arguments.items()]
-    # The SDK cannot build with BuildKit.
-    subprocess.run(
-        [docker_command(), "build", "--progress=plain", "--tag=ferry:test", *flags, str(REPOSITORY)],
-        env={**os.environ, "DOCKER_BUILDKIT": "1"},
-        check=True,
-    )
-    return "ferry:test"
+    return build("ferry:test", base_image, REPOSITORY / "Dockerfile")
 
 
 @pytest.fixture(scope="session")

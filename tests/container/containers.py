@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,10 +17,13 @@ import requests
 from docker.models.containers import Container
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from tests.support.process import wait_until
+from app import __version__
+from tests.support.process import REPOSITORY, wait_until
 
 SERVER = "/usr/bin/tensorflow_model_server"
 PYTHON = "/opt/ferry/bin/python"
+BUILD_TIME = 1_700_000_000
+"""What the image's documents say of the time of the build, in seconds since 1970."""
 MODEL = "half_plus_two"
 HARDENED: dict[str, Any] = {
     "read_only": True,
@@ -37,6 +41,20 @@ def docker_command() -> str:
     """The client with BuildKit: Debian's, if it is there; another one on PATH may lack it."""
     debian = "/usr/bin/docker"
     return os.environ.get("DOCKER") or (debian if os.access(debian, os.X_OK) else "docker")
+
+
+def build(tag: str, base_image: str, dockerfile: Path, time: int = BUILD_TIME) -> str:
+    """Build this checkout's image with `dockerfile`, and call it `tag`; its documents tell of `time`."""
+    arguments = {"BASE_IMAGE": base_image, "VERSION": __version__, "SOURCE_DATE_EPOCH": time}
+    flags = [f"--build-arg={name}={value}" for name, value in arguments.items()]
+    # The SDK cannot build with BuildKit.
+    subprocess.run(
+        [docker_command(), "build", "--progress=plain", f"--tag={tag}", f"--file={dockerfile}", *flags, "."],
+        env={**os.environ, "DOCKER_BUILDKIT": "1"},
+        cwd=REPOSITORY,
+        check=True,
+    )
+    return tag
 
 
 def make_readable(directory: Path) -> Path:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import docker
 import pytest
 
 from app import __version__
-from tests.container.containers import PYTHON, SERVER, started
+from tests.container.containers import HARDENED, MODEL, PYTHON, SERVER, started
 from tests.support.process import REPOSITORY
 
 pytestmark = pytest.mark.container
 
+DOCUMENTS = "/usr/share/doc/ferry"
 MAX_BYTES_ABOVE_BASE = 1_100_000_000
 PREFIX = "org.opencontainers.image."
 
@@ -97,13 +99,16 @@ def test_it_checks_its_own_health(declared: dict[str, Any]) -> None:
     assert check["StartPeriod"] >= 300 * 1_000_000_000  # nanoseconds; large models load for minutes
 
 
-def test_it_is_labelled(declared: dict[str, Any]) -> None:
+def test_it_is_labelled(declared: dict[str, Any], base_image: str) -> None:
     labels = {name.removeprefix(PREFIX): text for name, text in declared["Labels"].items()}
     assert labels["title"] == "Ferry"
     assert labels["licenses"] == "Apache-2.0"
     assert labels["version"] == __version__
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", labels["created"])
-    assert all(labels[name] for name in ("description", "revision", "source"))
+    assert labels["base.name"] == base_image
+    assert all(labels[name] for name in ("description", "revision", "source", "base.digest"))
+    assert declared["Labels"]["ferry.sbom"] == f"{DOCUMENTS}/sbom.cdx.json"
+    assert declared["Labels"]["ferry.licenses"] == f"{DOCUMENTS}/licenses.txt"
 
 
 def test_it_is_small(client: docker.DockerClient, image: str, base_image: str) -> None:
@@ -116,7 +121,7 @@ def test_it_is_small(client: docker.DockerClient, image: str, base_image: str) -
 
 
 def test_it_has_what_is_locked_and_one_tensorflow(inventory: dict[str, Any]) -> None:
-    lock = (REPOSITORY / "requirements" / "image.lock").read_text()
+    lock = (REPOSITORY / "requirements" / "image.amd64.lock").read_text()
     locked = dict(re.findall(r"^([\w.-]+)==([^\s;]+)", lock, re.MULTILINE))
     # For building packages only.
     del locked["setuptools"], locked["wheel"]
@@ -149,6 +154,18 @@ def test_its_byte_code_serves_a_read_only_root(inventory: dict[str, Any]) -> Non
 def test_every_runtime_works(client: docker.DockerClient, image: str) -> None:
     lines = output(client, image, PYTHON, "-c", RUNTIMES, read_only=True, tmpfs={"/tmp": ""}).splitlines()
     assert lines == ["session 2.5", "xla 2.5", "tflite 2.5", "jpeg (2, 2, 3)"]
+
+
+def test_the_tools_need_nothing_that_the_image_lacks(
+    client: docker.DockerClient, image: str, sample: Path
+) -> None:
+    # Keras and the like are extras of the package, and not in the image.
+    options: dict[str, Any] = {"mounts": {sample: f"/models/{MODEL}"}, **HARDENED}
+    found = json.loads(output(client, image, "ferry", "inspect", f"/models/{MODEL}", "--json", **options))
+    assert found
+    flags = (f"--model_name={MODEL}", f"--model_base_path=/models/{MODEL}")
+    output(client, image, "ferry", "check", *flags, **options)
+    assert output(client, image, "ferry", "serve", "--version").startswith("TensorFlow ModelServer: ")
 
 
 def test_it_tells_its_versions(client: docker.DockerClient, image: str) -> None:
