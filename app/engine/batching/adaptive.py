@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
+from queue import Empty, SimpleQueue
 
 from app.config.batching import BatchingParameters
 from app.engine.batching import merge
@@ -27,6 +28,8 @@ _SHORT = 1e-3
 # whoever is to come has come after the longest.
 _PATIENCE = 0.05
 _SHORTEST_PATIENCE, _LONGEST_PATIENCE = 0.5e-3, 5e-3
+# A line's own thread ends when nothing has come for so long.
+_IDLE_SECONDS = 0.1
 # How much more the quickest run counts with each later one that was slower.
 _FORGET = 1.02
 
@@ -35,7 +38,8 @@ class AdaptiveModel(Model):
     """Runs a request at once, in its own thread, unless as many run already as there is room for.
 
     Requests that find no room wait. Whoever finishes picks the next batch from them and hands it to the
-    thread of its first request, which runs it for all: there are no other threads. While requests share
+    thread of its first request, which runs it for all. Only batches of short runs have a thread of their
+    own, as long as they follow each other. While requests share
     runs, those who would run with less company than the last ones wait a moment for it. Runs that cost
     less than the hand-over are never held up. Only tensors whose first dimension is declared open share
     batches, and only tasks that agree on it.
@@ -122,6 +126,8 @@ class _Line:
         self._seconds_of_last = 0.0
         self._ended_at = 0.0
         self._patient: Task | None = None
+        self._batches: SimpleQueue[Batch[Task]] = SimpleQueue()
+        self._own_thread: threading.Thread | None = None
         self.is_cheap = False
         self._quickest = math.inf
 
@@ -181,7 +187,44 @@ class _Line:
             batch = self._next_batch()
             self._runs += 1
             self._requests_running += len(batch.pieces)
-            batch.pieces[0].task.lead(batch)
+            self._assign(batch)
+
+    def _assign(self, batch: Batch[Task]) -> None:
+        """Have a thread run `batch`: that of its first request, or the line's own; the lock is held.
+
+        To wake a thread takes long beside a short run. The line's own finds the next batch when it is done
+        with one, and ends when none has come for a while.
+        """
+        first = batch.pieces[0].task
+        if len(batch.pieces) == 1 or self._quickest >= _SHORT:
+            first.lead(batch)
+            return
+        if self._own_thread is None:
+            thread = threading.Thread(target=self._run_batches, name="ferry-batch", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the system has no room for it
+                first.lead(batch)
+                return
+            self._own_thread = thread
+        self._batches.put(batch)
+
+    def _run_batches(self) -> None:
+        while self._run_one():
+            pass
+
+    def _run_one(self) -> bool:
+        # A function of its own: a thread that waits must not hold on to the last batch.
+        try:
+            batch = self._batches.get(timeout=_IDLE_SECONDS)
+        except Empty:
+            with self._lock:
+                if not self._batches.empty():
+                    return True
+                self._own_thread = None
+                return False
+        self._lead(batch)
+        return True
 
     def _has_room(self) -> bool:
         return self._runs < (1 if self._quickest < _SHORT else self._runs_at_a_time)

@@ -182,6 +182,32 @@ def test_short_runs_go_one_at_a_time_and_long_ones_side_by_side(
                 answer.result(60)
 
 
+@pytest.mark.usefixtures("batches_of_eight")
+def test_batches_of_short_runs_have_a_thread_that_ends_when_none_come(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adaptive_module, "_SHORT", math.inf)
+    monkeypatch.setattr(adaptive_module, "_CHEAP", 0.0)
+    answers = [scene.send(value) for value in range(1, 7)]
+    threads = []
+    for _ in range(2):
+        _, thread = scene.paced.runs.get(timeout=60)
+        threads.append(thread)
+        if len(threads) == 1:
+            scene.paced.go.release()
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    assert names[threads[1]] == "ferry-batch"
+    answers.extend([scene.send(7), scene.send(8)])
+    scene.paced.go.release(2)
+    rows, thread = scene.paced.runs.get(timeout=60)
+    assert (rows, thread) == ([7, 8], threads[1])
+    assert [answer.result(60) for answer in answers] == [[2 * value] for value in range(1, 9)]
+    wait_until(lambda: not any(each.name == "ferry-batch" for each in threading.enumerate()), "it ends")
+    alone = scene.send(9)
+    assert scene.next_run() == [9]
+    assert alone.result(60) == [18]
+
+
 def test_runs_that_cost_next_to_nothing_are_never_held_up(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
