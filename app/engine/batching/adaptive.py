@@ -8,13 +8,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from queue import Empty, SimpleQueue
 
 from app.config.batching import BatchingParameters
 from app.engine.batching import merge
 from app.engine.batching.execution import Executor, Task
 from app.engine.batching.queue import NEVER, Batch, Piece
 from app.engine.batching.sizes import BatchSizes
+from app.engine.batching.threads import Threads
 from app.engine.dtypes import Array
 from app.engine.model import PLANS_KEPT, Model
 from app.telemetry.serving_metrics import BatchingMetrics
@@ -28,8 +28,6 @@ _SHORT = 1e-3
 # whoever is to come has come after the longest.
 _PATIENCE = 0.05
 _SHORTEST_PATIENCE, _LONGEST_PATIENCE = 0.5e-3, 5e-3
-# A line's own thread ends when nothing has come for so long.
-_IDLE_SECONDS = 0.1
 # How much more the quickest run counts with each later one that was slower.
 _FORGET = 1.02
 
@@ -37,10 +35,9 @@ _FORGET = 1.02
 class AdaptiveModel(Model):
     """Runs a request at once, in its own thread, unless as many run already as there is room for.
 
-    Requests that find no room wait. Whoever finishes picks the next batch from them and hands it to the
-    thread of its first request, which runs it for all. Only batches of short runs have a thread of their
-    own, as long as they follow each other. While requests share
-    runs, those who would run with less company than the last ones wait a moment for it. Runs that cost
+    Requests that find no room wait. Whoever finishes makes the next batch of them; threads that are there
+    for it run it, or that of the request if it is alone. While requests share runs, those who would run
+    with less company than the last ones wait a moment for it. Runs that cost
     less than the hand-over are never held up. Only tensors whose first dimension is declared open share
     batches, and only tasks that agree on it.
     """
@@ -62,7 +59,15 @@ class AdaptiveModel(Model):
         self._model = model
         self._metrics = metrics
         executor = Executor(model, BatchingParameters(), metrics, rows_for_all=False)
-        lines = lru_cache(maxsize=PLANS_KEPT)(partial(_Line, executor, runs_at_a_time, latency_target))
+        self._threads = Threads("ferry-batch")
+        line = partial(
+            _Line,
+            executor=executor,
+            threads=self._threads,
+            runs_at_a_time=runs_at_a_time,
+            latency_target=latency_target,
+        )
+        lines = lru_cache(maxsize=PLANS_KEPT)(line)
         # Not bound to self: a cycle would keep the version's memory until a collection.
         place = partial(_place, _open_tensors(self), threading.Lock(), lines)
         self._place = lru_cache(maxsize=PLANS_KEPT)(place)
@@ -96,6 +101,7 @@ class AdaptiveModel(Model):
 
     def close(self) -> None:
         """Close the model. Nothing waits any more: whoever waits pins the version."""
+        self._threads.close()
         self._model.close()
 
 
@@ -108,11 +114,13 @@ class _Line:
 
     def __init__(
         self,
-        executor: Executor,
-        runs_at_a_time: int,
-        latency_target: float,
         feeds: tuple[str, ...],
         fetches: tuple[str, ...],
+        *,
+        executor: Executor,
+        threads: Threads,
+        runs_at_a_time: int,
+        latency_target: float,
     ) -> None:
         self._execute = partial(executor.execute, feeds, fetches)
         self._runs_at_a_time = max(1, runs_at_a_time)
@@ -126,8 +134,7 @@ class _Line:
         self._seconds_of_last = 0.0
         self._ended_at = 0.0
         self._patient: Task | None = None
-        self._batches: SimpleQueue[Batch[Task]] = SimpleQueue()
-        self._own_thread: threading.Thread | None = None
+        self._threads = threads
         self.is_cheap = False
         self._quickest = math.inf
 
@@ -145,13 +152,14 @@ class _Line:
         self._quickest = min(self._quickest * _FORGET, seconds)
         self.is_cheap = self._quickest < _CHEAP
 
-    def _lead(self, batch: Batch[Task]) -> None:
-        """Run `batch` for all that are in it, then hand on."""
+    def _lead(self, batch: Batch[Task], done: Callable[[], None] = lambda: None) -> None:
+        """Run `batch` for all that are in it, say that it is `done`, then hand on."""
         started = time.monotonic()
         again: int | None = None
         try:
             again = self._execute(batch)
         finally:
+            done()
             self._hand_on(batch, time.monotonic() - started, again)
 
     def _hand_on(self, batch: Batch[Task], seconds: float, again: int | None) -> None:
@@ -190,41 +198,14 @@ class _Line:
             self._assign(batch)
 
     def _assign(self, batch: Batch[Task]) -> None:
-        """Have a thread run `batch`: that of its first request, or the line's own; the lock is held.
+        """Have a thread run `batch`: that of its request, or one that is there for batches; the lock is held.
 
-        To wake a thread takes long beside a short run. The line's own finds the next batch when it is done
-        with one, and ends when none has come for a while.
+        One for batches has seen their size before, and finds the next when it is done: the thread of a
+        request would have to be woken, which takes long beside a short run.
         """
         first = batch.pieces[0].task
-        if len(batch.pieces) == 1 or self._quickest >= _SHORT:
+        if len(batch.pieces) == 1 or not self._threads.run(partial(self._lead, batch, self._threads.free)):
             first.lead(batch)
-            return
-        if self._own_thread is None:
-            thread = threading.Thread(target=self._run_batches, name="ferry-batch", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:  # the system has no room for it
-                first.lead(batch)
-                return
-            self._own_thread = thread
-        self._batches.put(batch)
-
-    def _run_batches(self) -> None:
-        while self._run_one():
-            pass
-
-    def _run_one(self) -> bool:
-        # A function of its own: a thread that waits must not hold on to the last batch.
-        try:
-            batch = self._batches.get(timeout=_IDLE_SECONDS)
-        except Empty:
-            with self._lock:
-                if not self._batches.empty():
-                    return True
-                self._own_thread = None
-                return False
-        self._lead(batch)
-        return True
 
     def _has_room(self) -> bool:
         return self._runs < (1 if self._quickest < _SHORT else self._runs_at_a_time)

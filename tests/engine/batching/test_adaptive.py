@@ -89,7 +89,9 @@ class Scene:
 @pytest.fixture
 def scene(probe: Model, metrics: BatchingMetrics) -> Iterator[Scene]:
     with ThreadPoolExecutor(16) as pool:
-        yield Scene(probe, metrics, pool)
+        made = Scene(probe, metrics, pool)
+        yield made
+        made.model.close()
 
 
 @pytest.fixture
@@ -116,16 +118,6 @@ def test_a_request_above_the_size_runs_alone(scene: Scene) -> None:
     answers = [scene.send(1), scene.send(*range(20)), scene.send(3)]
     assert [len(scene.next_run()) for _ in range(3)] == [1, 20, 1]
     assert [len(answer.result(60)) for answer in answers] == [1, 20, 1]
-
-
-@pytest.mark.usefixtures("batches_of_eight")
-def test_a_batch_runs_in_the_thread_of_its_first_request(scene: Scene) -> None:
-    answers = [scene.send(1), scene.send(2), scene.send(3)]
-    scene.paced.go.release(2)
-    threads = [scene.paced.runs.get(timeout=60)[1] for _ in range(2)]
-    assert len(set(threads)) == 2
-    assert threading.get_ident() not in threads
-    assert [answer.result(60) for answer in answers] == [[2], [4], [6]]
 
 
 @pytest.mark.usefixtures("batches_of_eight")
@@ -183,11 +175,7 @@ def test_short_runs_go_one_at_a_time_and_long_ones_side_by_side(
 
 
 @pytest.mark.usefixtures("batches_of_eight")
-def test_batches_of_short_runs_have_a_thread_that_ends_when_none_come(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(adaptive_module, "_SHORT", math.inf)
-    monkeypatch.setattr(adaptive_module, "_CHEAP", 0.0)
+def test_batches_run_one_after_the_other_in_a_thread_for_them(scene: Scene) -> None:
     answers = [scene.send(value) for value in range(1, 7)]
     threads = []
     for _ in range(2):
@@ -202,10 +190,8 @@ def test_batches_of_short_runs_have_a_thread_that_ends_when_none_come(
     rows, thread = scene.paced.runs.get(timeout=60)
     assert (rows, thread) == ([7, 8], threads[1])
     assert [answer.result(60) for answer in answers] == [[2 * value] for value in range(1, 9)]
+    scene.model.close()
     wait_until(lambda: not any(each.name == "ferry-batch" for each in threading.enumerate()), "it ends")
-    alone = scene.send(9)
-    assert scene.next_run() == [9]
-    assert alone.result(60) == [18]
 
 
 def test_runs_that_cost_next_to_nothing_are_never_held_up(
