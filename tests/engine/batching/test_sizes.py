@@ -73,7 +73,7 @@ def test_neighbours_are_tried_less_and_less_often() -> None:
 def test_a_best_size_that_costs_otherwise_is_doubted_soon() -> None:
     sizes = BatchSizes()
     assert settled(play(sizes, lambda rows: (0.004 + 0.001 * rows) * (1 if rows <= 16 else 3), 20_000)) == 16
-    assert settled(play(sizes, lambda rows: 0.010 * rows, 1000)) <= 2
+    assert settled(play(sizes, lambda rows: 0.001 * rows**2, 1000)) <= 2
 
 
 def test_batches_of_other_sizes_do_not_count() -> None:
