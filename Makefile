@@ -122,7 +122,7 @@ swarm-down: ## stop it
 bench: samples ## measure what requests, versions, swaps and batches cost, as ratios within one run
 	$(RUN) bench/run.py
 	$(RUN) bench/lifecycle.py
-	$(RUN) bench/batching.py image_classifier --clients 32
+	$(RUN) bench/batching.py --model image_classifier --clients 32
 
 soak: $(READY) ## load, swap and mistreat a server for SECONDS=1800: nothing may be lost or grow
 	$(RUN) bench/soak.py --seconds $(or $(SECONDS),1800)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -10,7 +11,10 @@ from tensorflow_serving.apis import inference_pb2, input_pb2
 
 from app.api.inference import classify, multi_inference, regress
 from app.api.models import ModelSpec
+from app.config.batching import BatchingParameters
 from app.engine import savedmodel
+from app.engine.batching.model import BatchedModel
+from app.engine.batching.scheduler import Scheduler
 from app.engine.model import Model
 from app.engine.session_config import session_config
 from app.errors import Code, ServingError
@@ -18,6 +22,8 @@ from app.lifecycle.manager import Manager
 from app.lifecycle.states import StateBoard
 from app.lifecycle.version import Handle
 from app.options import Options
+from app.telemetry.metrics import Registry
+from app.telemetry.serving_metrics import BatchingMetrics
 from tests.support.models import tensorflow
 
 CLASSIFY = "tensorflow/serving/classify"
@@ -266,3 +272,34 @@ def test_the_examples_of_a_multi_inference_are_observed(handle: Handle[Model]) -
     with pytest.raises(ServingError):
         multi_inference(handle, request.tasks, examples(), observe_examples=counts.append)
     assert counts == [3]
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """A version that nobody else has."""
+
+    servable: Model
+    name: str = "m"
+    version: int = 1
+
+    def release(self) -> None:
+        pass
+
+
+def test_every_method_is_batched_with_an_example_for_a_row(handle: Handle[Model]) -> None:
+    scheduler = Scheduler(1, "test-inference")
+    scheduler.start()
+    metrics = BatchingMetrics.make(Registry())
+    pinned = Pinned(BatchedModel(handle.servable, BatchingParameters(), scheduler, metrics))
+    assert pairs(classify(pinned, spec("scores"), examples(1.0, 2.0)).result)[1] == [("", 2.0), ("", 4.0)]
+    assert len(regress(pinned, spec("value"), examples(1.0)).result.regressions) == 1
+    request = inference_pb2.MultiInferenceRequest()
+    for signature, method in (("serving_default", CLASSIFY), ("value", REGRESS)):
+        task = request.tasks.add(method_name=method)
+        task.model_spec.name, task.model_spec.signature_name = "m", signature
+    assert len(multi_inference(pinned, request.tasks, examples(1.0, 2.0, 3.0)).results) == 2
+    assert metrics.wrapped_runs.cells() == [((), 3)]
+    ((_, rows),) = metrics.processed_batch_size.cells()
+    assert not isinstance(rows, int)
+    assert rows.sum == 2 + 1 + 3
+    scheduler.stop()

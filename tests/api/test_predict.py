@@ -8,9 +8,14 @@ import numpy as np
 import pytest
 
 from app.api.predict import find_signature, predict
+from app.config.batching import BatchingParameters
+from app.engine.batching.model import BatchedModel
+from app.engine.batching.scheduler import Scheduler
 from app.engine.dtypes import Array
 from app.engine.model import Model
 from app.errors import ServingError, invalid_argument
+from app.telemetry.metrics import Registry
+from app.telemetry.serving_metrics import BatchingMetrics
 
 X: dict[str, Array] = {"x": np.array([1, 2], np.float32)}
 A: Array = np.array([[1, 2]], np.float32)
@@ -90,6 +95,18 @@ def test_a_missing_input_without_defaults(two_inputs: Model) -> None:
 def test_a_default_stands_in_for_a_missing_input(two_inputs: Model) -> None:
     assert lists(predict(two_inputs, "defaulted", {"a": A})) == {"sum": [[11.0, 12.0]], "twice": [20]}
     assert lists(predict(two_inputs, "defaulted", {"a": A, "b": B})) == {"sum": [[6.0, 7.0]], "twice": [10]}
+
+
+def test_a_default_counts_as_an_input_of_its_rows_when_requests_are_batched(two_inputs: Model) -> None:
+    scheduler = Scheduler(1, "test-predict")
+    scheduler.start()
+    model = BatchedModel(two_inputs, BatchingParameters(), scheduler, BatchingMetrics.make(Registry()))
+    assert lists(predict(model, "defaulted", {"a": A})) == {"sum": [[11.0, 12.0]], "twice": [20]}
+    message = "INVALID_ARGUMENT: Batching Run() input tensors must have equal 0th-dimension size"
+    two_rows = {"a": np.concatenate([A, A])}
+    assert lists(predict(two_inputs, "defaulted", two_rows))["twice"] == [20]
+    assert failure(lambda: predict(model, "defaulted", two_rows)) == message
+    scheduler.stop()
 
 
 @pytest.mark.parametrize(

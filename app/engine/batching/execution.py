@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 import numpy as np
 
@@ -27,6 +27,10 @@ def _nobody_leads(batch: Batch[Task]) -> None:
     raise AssertionError(f"a batch of {batch.rows} rows came to a task that cannot run it")
 
 
+def _nobody_waits(task: Task) -> None:
+    raise AssertionError(f"a task of {task.rows} rows was told to wait for company")
+
+
 class Task:
     """A request's part in batches: one batch, or several if it is cut.
 
@@ -38,7 +42,7 @@ class Task:
         taken_at: when its first batch began, likewise; 0 before.
     """
 
-    __slots__ = ("_lead", "_outcomes", "created_at", "deadline", "rows", "taken_at", "values")
+    __slots__ = ("_lead", "_outcomes", "_time_is_up", "created_at", "deadline", "rows", "taken_at", "values")
 
     def __init__(
         self,
@@ -46,15 +50,25 @@ class Task:
         rows: int,
         deadline: float,
         lead: Callable[[Batch[Task]], None] = _nobody_leads,
+        time_is_up: Callable[[Task], None] = _nobody_waits,
     ) -> None:
-        """A task that comes now; `lead` runs a batch that the task's own thread is told to run."""
+        """A task that comes now.
+
+        Args:
+            values: see above, as `rows` and `deadline`.
+            rows: how many.
+            deadline: on `time.monotonic`.
+            lead: runs a batch that the task's own thread is told to run.
+            time_is_up: called with it in that thread when it has waited long enough for company.
+        """
         self._lead = lead
+        self._time_is_up = time_is_up
         self.values = values
         self.rows = rows
         self.deadline = deadline
         self.created_at = time.monotonic()
         self.taken_at = 0.0
-        self._outcomes: SimpleQueue[tuple[int, int, Outcome] | Batch[Task]] = SimpleQueue()
+        self._outcomes: SimpleQueue[tuple[int, int, Outcome] | Batch[Task] | float] = SimpleQueue()
 
     def answer(self, piece: Piece[Task], outcome: Outcome) -> None:
         """Say what became of a piece; once for each, from any thread."""
@@ -63,6 +77,10 @@ class Task:
     def lead(self, batch: Batch[Task]) -> None:
         """Have the thread that waits for the result run `batch` first; called in any thread."""
         self._outcomes.put(batch)
+
+    def wait_for_company(self, seconds: float) -> None:
+        """Have the thread that waits for the result wait so long at most for its next news."""
+        self._outcomes.put(seconds)
 
     def result(self) -> list[Array]:
         """Wait for the outcome of every piece, and put the outputs together.
@@ -73,8 +91,17 @@ class Task:
         parts: list[tuple[int, list[Array]]] = []
         error: ServingError | None = None
         left = self.rows
+        patience: float | None = None
         while left:
-            told = self._outcomes.get()
+            try:
+                told = self._outcomes.get(timeout=patience)
+            except Empty:
+                patience = None
+                self._time_is_up(self)
+                continue
+            patience = told if isinstance(told, float) else None
+            if isinstance(told, float):
+                continue
             if isinstance(told, Batch):
                 self._lead(told)
                 continue

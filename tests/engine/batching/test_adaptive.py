@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import queue
 import random
 import threading
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.engine.batching import adaptive as adaptive_module
 from app.engine.batching.adaptive import AdaptiveModel
 from app.engine.batching.sizes import BatchSizes
 from app.engine.dtypes import Array
@@ -64,11 +66,12 @@ class Scene:
         return future
 
     def _line(self) -> tuple[int, int]:
-        """How much room there is, and how many wait."""
+        """How many runs there are, and how many requests wait."""
         signature = self.model.signatures["pair"]
         feeds = tuple(sorted(spec.tensor for spec in signature.inputs.values()))
-        line = self.model._line(feeds, (signature.outputs["y"].tensor,))
-        return line._room, len(line._waiting)
+        line, _ = self.model._place(feeds, (signature.outputs["y"].tensor,))
+        assert line is not None
+        return line._runs, len(line._waiting)
 
     def _ask(self, values: Sequence[float], deadline: float | None) -> list[float]:
         signature = self.model.signatures["pair"]
@@ -86,7 +89,9 @@ class Scene:
 @pytest.fixture
 def scene(probe: Model, metrics: BatchingMetrics) -> Iterator[Scene]:
     with ThreadPoolExecutor(16) as pool:
-        yield Scene(probe, metrics, pool)
+        made = Scene(probe, metrics, pool)
+        yield made
+        made.model.close()
 
 
 @pytest.fixture
@@ -113,16 +118,6 @@ def test_a_request_above_the_size_runs_alone(scene: Scene) -> None:
     answers = [scene.send(1), scene.send(*range(20)), scene.send(3)]
     assert [len(scene.next_run()) for _ in range(3)] == [1, 20, 1]
     assert [len(answer.result(60)) for answer in answers] == [1, 20, 1]
-
-
-@pytest.mark.usefixtures("batches_of_eight")
-def test_a_batch_runs_in_the_thread_of_its_first_request(scene: Scene) -> None:
-    answers = [scene.send(1), scene.send(2), scene.send(3)]
-    scene.paced.go.release(2)
-    threads = [scene.paced.runs.get(timeout=60)[1] for _ in range(2)]
-    assert len(set(threads)) == 2
-    assert threading.get_ident() not in threads
-    assert [answer.result(60) for answer in answers] == [[2], [4], [6]]
 
 
 @pytest.mark.usefixtures("batches_of_eight")
@@ -158,6 +153,59 @@ def test_the_metrics_are_those_of_batching(scene: Scene, metrics: BatchingMetric
         answer.result(60)
     assert observed(metrics.processed_batch_size) == {(): (2, 3)}
     assert metrics.wrapped_runs.cells() == [((), 2)]
+
+
+def test_short_runs_go_one_at_a_time_and_long_ones_side_by_side(
+    probe: Model, metrics: BatchingMetrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        for short, waiting in ((math.inf, 1), (0.0, 0)):
+            monkeypatch.setattr(adaptive_module, "_SHORT", short)
+            monkeypatch.setattr(adaptive_module, "_CHEAP", 0.0)
+            scene = Scene(probe, metrics, pool)
+            scene.model = AdaptiveModel(scene.paced, 2, 0, metrics)
+            first = scene.send(1)
+            assert scene.next_run() == [1]
+            first.result(60)
+            answers = [scene.send(2), scene.send(3)]
+            assert scene._line() == (2 - waiting, waiting)
+            assert sorted(scene.next_run() + scene.next_run()) == [2, 3]
+            for answer in answers:
+                answer.result(60)
+
+
+@pytest.mark.usefixtures("batches_of_eight")
+def test_batches_run_one_after_the_other_in_a_thread_for_them(scene: Scene) -> None:
+    answers = [scene.send(value) for value in range(1, 7)]
+    threads = []
+    for _ in range(2):
+        _, thread = scene.paced.runs.get(timeout=60)
+        threads.append(thread)
+        if len(threads) == 1:
+            scene.paced.go.release()
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    assert names[threads[1]] == "ferry-batch"
+    answers.extend([scene.send(7), scene.send(8)])
+    scene.paced.go.release(2)
+    rows, thread = scene.paced.runs.get(timeout=60)
+    assert (rows, thread) == ([7, 8], threads[1])
+    assert [answer.result(60) for answer in answers] == [[2 * value] for value in range(1, 9)]
+    scene.model.close()
+    wait_until(lambda: not any(each.name == "ferry-batch" for each in threading.enumerate()), "it ends")
+
+
+def test_runs_that_cost_next_to_nothing_are_never_held_up(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adaptive_module, "_CHEAP", math.inf)
+    scene.paced.go.release()
+    assert scene._ask([1], None) == [2]
+    with ThreadPoolExecutor(3) as pool:  # the room is for one
+        answers = [pool.submit(scene._ask, [value], None) for value in (2.0, 3.0, 4.0)]
+        runs = [scene.paced.runs.get(timeout=60)[0] for _ in range(4)]
+        scene.paced.go.release(3)
+        assert [answer.result(60) for answer in answers] == [[4], [6], [8]]
+    assert sorted(runs) == [[1], [2], [3], [4]]
 
 
 # The real model: what cannot share a batch answers as without batching.
@@ -232,3 +280,72 @@ def test_everybody_gets_their_own_answer_under_load(
     ((_, sizes),) = metrics.processed_batch_size.cells()
     assert isinstance(sizes, Distribution)
     assert sizes.sum > sum(sizes.counts), "some requests shared a batch"
+
+
+# Company.
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For as long as it takes: the runs of the tests are short."""
+    monkeypatch.setattr(adaptive_module, "_SHORTEST_PATIENCE", 0.0)
+    monkeypatch.setattr(adaptive_module, "_LONGEST_PATIENCE", math.inf)
+    monkeypatch.setattr(adaptive_module, "_PATIENCE", 1e9)
+
+
+@pytest.mark.usefixtures("batches_of_eight", "patient")
+def test_clients_that_were_answered_together_run_together_again(scene: Scene) -> None:
+    first = [scene.send(1), scene.send(2), scene.send(3), scene.send(4)]
+    assert [scene.next_run() for _ in range(2)] == [[1], [2, 3, 4]]
+    for answer in first:
+        answer.result(60)
+    again = [scene.send(5), scene.send(6)]
+    assert scene.paced.runs.empty(), "three came last time"
+    again.append(scene.send(7))
+    assert scene.next_run() == [5, 6, 7]
+    assert [answer.result(60) for answer in again] == [[10], [12], [14]]
+
+
+@pytest.mark.usefixtures("batches_of_eight")
+def test_company_that_does_not_come_is_not_waited_for_long(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adaptive_module, "_SHORTEST_PATIENCE", 0.0)
+    first = [scene.send(1), scene.send(2), scene.send(3)]
+    assert [scene.next_run() for _ in range(2)] == [[1], [2, 3]]
+    for answer in first:
+        answer.result(60)
+    alone = scene.send(4)
+    assert scene.next_run() == [4]
+    assert alone.result(60) == [8]
+
+
+@pytest.mark.usefixtures("batches_of_eight", "patient")
+def test_after_a_request_that_ran_alone_nobody_waits_for_company(scene: Scene) -> None:
+    first = scene.send(1, 2, 3)
+    assert scene.next_run() == [1, 2, 3]
+    assert first.result(60) == [2, 4, 6]
+    second = scene.send(4)
+    assert scene.next_run() == [4]
+    assert second.result(60) == [8]
+
+
+@pytest.mark.usefixtures("batches_of_eight", "patient")
+def test_a_model_that_has_been_idle_answers_at_once(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = [scene.send(1), scene.send(2), scene.send(3)]
+    assert [scene.next_run() for _ in range(2)] == [[1], [2, 3]]
+    for answer in first:
+        answer.result(60)
+    monkeypatch.setattr(adaptive_module, "_LONGEST_PATIENCE", 1e-9)  # a moment ago is long ago
+    alone = scene.send(4)
+    assert scene.next_run() == [4]
+    assert alone.result(60) == [8]
+
+
+def test_arrays_that_no_model_could_take_as_they_stand(adaptive: AdaptiveModel) -> None:
+    crooked = np.ndarray(2, np.float32, bytearray(9), 1)
+    crooked[:] = [1, 2]
+    for name in ("pair", "scalar"):  # in a batch, and by itself
+        signature = adaptive.signatures[name]
+        found = adaptive.run(signature, dict.fromkeys(signature.inputs, crooked))
+        assert found["y"].tolist() == ([2, 4] if name == "pair" else [1, 2])

@@ -158,6 +158,31 @@ def test_deadlines(probe: Model, metrics: BatchingMetrics) -> None:
     assert run(floats(1), floats(2), deadlines=[past, math.inf]) == [[[2], [2]], [[2], [3]]]
 
 
+class Keeping(Model):
+    """A model that keeps the deadlines of its runs."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.deadlines: list[float | None] = []
+
+    def call(self, *arguments: Any) -> list[Array]:
+        self.deadlines.append(arguments[-1])
+        return list(arguments[1])
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_batch_runs_with_the_latest_deadline(metrics: BatchingMetrics) -> None:
+    model, later = Keeping(), time.monotonic() + 60
+    tasks = [Task([floats(1)], 1, deadline) for deadline in (later - 30, later, 0.0)]
+    Executor(model, BatchingParameters(), metrics).execute(
+        ("x",), ("y",), Batch([Piece(task, 0, 1) for task in tasks], 3)
+    )
+    assert [told(task) for task in tasks] == [[[1]]] * 3
+    assert model.deadlines == [later]
+
+
 class Broken(Model):
     """A model that fails in a way that no model should."""
 

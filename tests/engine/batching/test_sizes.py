@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+import random
 from collections.abc import Callable
 
 import pytest
@@ -30,6 +32,56 @@ def test_it_begins_with_single_rows() -> None:
 
 def test_a_fixed_cost_for_each_batch_makes_batches_grow() -> None:
     assert settled(play(BatchSizes(), lambda rows: 0.010 + 0.0001 * rows)) >= 256
+
+
+def runs_of(used: list[int]) -> list[tuple[int, int]]:
+    """The sizes in order, and how many batches of each came in a row."""
+    return [(size, len(list(run))) for size, run in itertools.groupby(used)]
+
+
+def test_noise_does_not_lead_astray() -> None:
+    """8 rows are best by 7 %; batches take a tenth more or less, and some a third more."""
+    cost = {1: 24, 2: 19.5, 4: 17.2, 8: 16, 16: 18.5}
+    found = []
+    for seed in range(40):
+        chance = random.Random(seed)
+
+        def seconds(rows: int, chance: random.Random = chance) -> float:
+            late = 1.3 if chance.random() < 0.1 else 1.0
+            return cost.get(rows, 25) * rows * late * chance.gauss(1, 0.1)
+
+        found.append(settled(play(BatchSizes(), seconds)))
+    assert found.count(8) >= 35, found
+
+
+def test_a_plain_case_takes_few_batches_and_a_close_one_more() -> None:
+    def seconds(rows: int) -> float:
+        return rows * {1: 1.0, 2: 0.5, 4: 0.47}.get(rows, 2.0)
+
+    assert runs_of(play(BatchSizes(), seconds, 80))[:4] == [(1, 6), (2, 12), (4, 32), (8, 6)]
+
+
+def test_neighbours_are_tried_less_and_less_often() -> None:
+    def seconds(rows: int) -> float:
+        return (0.004 + 0.001 * rows) * (1 if rows <= 16 else 3)
+
+    of_the_best = [count for size, count in runs_of(play(BatchSizes(), seconds, 20_000)) if size == 16]
+    assert of_the_best[1:6] == [66, 130, 258, 514, 1026]
+    assert max(of_the_best) == 4098
+
+
+def test_a_best_size_that_costs_otherwise_is_doubted_soon() -> None:
+    sizes = BatchSizes()
+    assert settled(play(sizes, lambda rows: (0.004 + 0.001 * rows) * (1 if rows <= 16 else 3), 20_000)) == 16
+    assert settled(play(sizes, lambda rows: 0.001 * rows**2, 1000)) <= 2
+
+
+def test_batches_of_other_sizes_do_not_count() -> None:
+    sizes = BatchSizes()
+    play(sizes, lambda rows: (0.004 + 0.001 * rows) * (1 if rows <= 16 else 3))
+    for rows in (1, 2, 3, 4, 100):
+        sizes.record(rows, 1e-6)
+    assert sizes.limit in (8, 16, 32)
 
 
 def test_a_cost_in_proportion_leaves_requests_alone() -> None:
