@@ -30,6 +30,7 @@ PAGES = (
     "docs/differences.md",
     "docs/metrics.md",
     "docs/operations.md",
+    "docs/scaling.md",
     "docs/tools.md",
     "CHANGELOG.md",
 )
