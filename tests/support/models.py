@@ -377,7 +377,7 @@ def save_vocabulary_function(path: Path, words: Sequence[str]) -> Path:
 
 
 def save_crashing(path: Path) -> Path:
-    """A model that ends the process when it is loaded: a function calls itself, and a node has it as its op."""
+    """A model that ends the process when it is loaded: a function calls itself, and a node is made of it."""
     tf = tensorflow()
     module = tf.Module()
     floats = tf.TensorSpec([None], tf.float32, name="x")
