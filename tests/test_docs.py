@@ -30,6 +30,7 @@ PAGES = (
     "docs/differences.md",
     "docs/metrics.md",
     "docs/operations.md",
+    "docs/scaling.md",
     "docs/tools.md",
     "CHANGELOG.md",
 )
@@ -68,6 +69,16 @@ def test_every_room_of_the_house_is_in_the_architecture() -> None:
     for module in (REPOSITORY / "app").rglob("*.py"):
         if module.name != "__init__.py":
             assert module.stem in text, module
+
+
+def test_every_stack_starts_with_a_word_and_is_told() -> None:
+    makefile = (REPOSITORY / "Makefile").read_text()
+    told = (REPOSITORY / "docs" / "deploy.md").read_text()
+    for stack in (REPOSITORY / "compose").glob("*.yml"):
+        word = stack.stem if stack.stem == "swarm" else f"compose-{stack.stem}"
+        assert f"\n{word}: " in makefile
+        assert f"\n{word}-down: " in makefile
+        assert f"(../compose/{stack.name})" in told
 
 
 def test_operators_find_every_flag_that_acts() -> None:

@@ -6,167 +6,22 @@ import contextlib
 import os
 import shutil
 import subprocess
-import threading
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import docker
 import docker.errors
-import grpc
 import pytest
 import requests
-from docker.models.containers import Container
-from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from tests.container.containers import MODEL, PYTHON, docker_command, make_readable
+from tests.container.containers import MODEL, docker_command, make_readable
 from tests.container.stacks import COMPOSE, Images
+from tests.container.swarm import TOKEN, Load, Swarm
 from tests.support.process import free_port, wait_until
 
 pytestmark = pytest.mark.container
-
-TOKEN = "swarm"
-DAMPER = 0.02
-"""Seconds between two requests of a client: the machine has other things to do than this load."""
-
-
-@dataclass
-class Load:
-    """Clients that ask all the time.
-
-    Attributes:
-        counts: answered requests by transport.
-        lost: what went wrong.
-    """
-
-    rest: str
-    grpc: str
-    counts: dict[str, int] = field(default_factory=lambda: {"rest": 0, "grpc": 0})
-    lost: list[str] = field(default_factory=list)
-    _ended: threading.Event = field(default_factory=threading.Event)
-    _threads: list[threading.Thread] = field(default_factory=list)
-
-    def start(self) -> None:
-        """Begin, with one client for each transport."""
-        for transport, run in (("rest", self._rest), ("grpc", self._grpc)):
-            thread = threading.Thread(target=self._repeat, args=(transport, run))
-            thread.start()
-            self._threads.append(thread)
-
-    def stop(self) -> None:
-        """End."""
-        self._ended.set()
-        for thread in self._threads:
-            thread.join()
-
-    def goes_on(self, requests_each: int = 100) -> None:
-        """Wait until both have been answered that often again, and nothing was lost."""
-        goal = {transport: count + requests_each for transport, count in self.counts.items()}
-        wait_until(
-            lambda: self.lost or all(self.counts[key] >= goal[key] for key in goal), "requests are answered"
-        )
-        assert self.lost == []
-
-    def _repeat(self, transport: str, run: Callable[[], contextlib.AbstractContextManager[Any]]) -> None:
-        with run() as ask:
-            while not self._ended.wait(DAMPER):
-                try:
-                    answer = ask()
-                    assert answer == [2.5], answer
-                    self.counts[transport] += 1
-                except Exception as error:  # each is told in the end
-                    self.lost.append(f"{transport}: {error!r}")
-
-    @contextlib.contextmanager
-    def _rest(self) -> Iterator[Callable[[], Any]]:
-        with requests.Session() as session:
-            session.headers["Authorization"] = f"Bearer {TOKEN}"
-
-            def ask() -> Any:
-                answer = session.post(f"{self.rest}:predict", json={"instances": [1.0]}, timeout=30)
-                return answer.json()["predictions"] if answer.ok else answer.text
-
-            yield ask
-
-    @contextlib.contextmanager
-    def _grpc(self) -> Iterator[Callable[[], Any]]:
-        request = predict_pb2.PredictRequest()
-        request.model_spec.name = MODEL
-        request.inputs["x"].dtype = 1
-        request.inputs["x"].tensor_shape.dim.add(size=1)
-        request.inputs["x"].float_val.append(1.0)
-        # One connection for everything: the balancer has to spread its requests.
-        with grpc.insecure_channel(self.grpc, [("grpc.enable_retries", 0)]) as channel:
-            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-            metadata = [("authorization", f"Bearer {TOKEN}")]
-            yield lambda: list(stub.Predict(request, timeout=30, metadata=metadata).outputs["y"].float_val)
-
-
-@dataclass
-class Swarm:
-    """The stack, deployed, with a load on it."""
-
-    client: docker.DockerClient
-    name: str
-    models: Path
-    load: Load
-
-    @property
-    def service(self) -> Any:
-        """The service of the replicas."""
-        return self.client.services.get(f"{self.name}_ferry")  # type: ignore[no-untyped-call]
-
-    def replicas(self) -> list[Container]:
-        """The containers that run and are healthy, with the newest last."""
-        label = f"com.docker.swarm.service.name={self.name}_ferry"
-        found = self.client.containers.list(filters={"label": label, "health": "healthy"})
-        return sorted(found, key=lambda container: str(container.attrs["Created"]))
-
-    def wait_replicas(self, count: int, image: str | None = None) -> list[Container]:
-        """Wait for so many, with nothing else left and none of another image."""
-
-        def there() -> list[Container]:
-            label = f"com.docker.swarm.service.name={self.name}_ferry"
-            everything = self.client.containers.list(filters={"label": label})
-            good = [one for one in self.replicas() if image in (None, one.image and one.image.id)]
-            return good if len(good) == len(everything) == count else []
-
-        found: list[Container] = wait_until(there, f"{count} replicas", 120)
-        return found
-
-    def scale(self, count: int) -> list[Container]:
-        """Wait for so many replicas after asking for them."""
-        self.service.scale(count)
-        return self.wait_replicas(count)
-
-    def answered(self, container: Container) -> dict[str, int]:
-        """How many predictions a replica has answered since its start, by transport."""
-        code = (
-            "import urllib.request as u; print(u.urlopen(u.Request('http://127.0.0.1:8501/metrics', "
-            f"headers={{'x-api-key': '{TOKEN}'}})).read().decode())"
-        )
-        output = container.exec_run([PYTHON, "-c", code]).output
-        assert isinstance(output, bytes)  # not streamed
-        page = output.decode()
-        counts = {"rest": 0, "grpc": 0}
-        for line in page.splitlines():
-            if line.startswith("tensorflow_serving_request_latency_count") and 'redict"' in line:
-                counts["grpc" if 'entrypoint="GRPC"' in line else "rest"] += int(float(line.split()[-1]))
-        return counts
-
-    def spread(self) -> dict[str, float]:
-        """Over some requests, the busiest replica's share beside the idlest's, as a ratio by transport."""
-        replicas = self.replicas()
-        before = [self.answered(one) for one in replicas]
-        self.load.goes_on(150)
-        after = [self.answered(one) for one in replicas]
-        ratios = {}
-        for transport in ("rest", "grpc"):
-            parts = [now[transport] - then[transport] for now, then in zip(after, before, strict=True)]
-            ratios[transport] = max(parts) / max(min(parts), 1)
-        return ratios
 
 
 @pytest.fixture(scope="module")
@@ -249,6 +104,26 @@ def test_it_scales_up_and_spreads_every_request(swarm: Swarm) -> None:
     assert swarm.load.lost == []
 
 
+def test_replicas_have_what_the_file_gives_them(swarm: Swarm) -> None:
+    """Limits, and the secret as a file; what keeps an update from taking everything down."""
+    for replica in swarm.replicas():
+        replica.reload()
+        host: dict[str, Any] = replica.attrs["HostConfig"]
+        assert (host["NanoCpus"], host["Memory"]) == (2 * 10**9, 2 * 2**30)
+        assert host["ReadonlyRootfs"]
+        status, kept = replica.exec_run(["cat", "/run/secrets/tokens"])
+        assert (status, TOKEN.encode() in kept) == (0, True)
+        assert not any(TOKEN in text for text in (*replica.attrs["Config"]["Env"], *replica.attrs["Args"]))
+    reserved = swarm.service.attrs["Spec"]["TaskTemplate"]["Resources"]["Reservations"]
+    assert reserved["MemoryBytes"] == 256 * 2**20
+    for kind in ("UpdateConfig", "RollbackConfig"):
+        assert swarm.service.attrs["Spec"][kind]["Order"] == "start-first"
+    assert swarm.service.attrs["Spec"]["UpdateConfig"]["FailureAction"] == "rollback"
+    balancer = swarm.client.services.get(f"{swarm.name}_balancer")  # type: ignore[no-untyped-call]
+    (config,) = balancer.attrs["Spec"]["TaskTemplate"]["ContainerSpec"]["Configs"]
+    assert config["File"]["Name"] == "/usr/local/etc/haproxy/haproxy.cfg"
+
+
 def test_it_scales_down_without_a_loss(swarm: Swarm) -> None:
     swarm.scale(2)
     swarm.load.goes_on()
@@ -278,6 +153,33 @@ def test_it_rolls_to_a_new_model(swarm: Swarm) -> None:
         return all(answer.ok for answer in answers)
 
     wait_until(answered_by_new, "all replicas have the new version")
+    swarm.load.goes_on()
+
+
+def test_a_secret_is_changed_for_another(swarm: Swarm) -> None:
+    """As docs/deploy.md says; clients have the old token all the time and the new one afterwards."""
+    tokens = "".join(
+        f'token {{ name: "{value}" value: "{value}" allow: [PREDICT, STATUS] }}\n' for value in (TOKEN, "new")
+    )
+    # By its label, it goes with the stack.
+    labels = {"com.docker.stack.namespace": swarm.name}
+    swarm.client.secrets.create(name=f"{swarm.name}_tokens-2", data=tokens.encode(), labels=labels)
+    headers = {"x-api-key": "new"}
+    assert requests.get(swarm.load.rest, headers=headers, timeout=30).status_code == 401
+    before = {one.id for one in swarm.replicas()}
+    changes = [
+        f"--secret-rm={swarm.name}_tokens",
+        f"--secret-add=source={swarm.name}_tokens-2,target=tokens,mode=0444",
+    ]
+    update = [docker_command(), "service", "update", "--detach", "--no-resolve-image", *changes]
+    subprocess.run([*update, f"{swarm.name}_ferry"], check=True, capture_output=True)
+    wait_until(
+        lambda: len(now := {one.id for one in swarm.replicas()}) == len(before) and not now & before,
+        "all replicas are new",
+        120,
+    )
+    swarm.wait_replicas(len(before))
+    assert requests.get(swarm.load.rest, headers=headers, timeout=30).ok
     swarm.load.goes_on()
 
 
