@@ -16,7 +16,7 @@ from app.reference_options import ReferenceOptions
 
 __all__ = ["ACCESS_LOGS", "LOG_FORMATS", "TRANSPORTS", "Options", "Support", "flags", "without_effect"]
 
-TRANSPORTS = ("grpcio", "http2")
+TRANSPORTS = ("http2", "grpcio")
 LOG_FORMATS = ("text", "json")
 ACCESS_LOGS = ("none", "errors", "all")
 
@@ -84,7 +84,9 @@ class Options(ReferenceOptions):
         "The path in --monitoring_config_file wins over it.",
     )
     grpc_transport: str = _flag(
-        "string", "grpcio", "Ferry: what speaks gRPC: grpcio, or http2, which takes less CPU for a call."
+        "string",
+        "http2",
+        "Ferry: what speaks gRPC: http2, or grpcio, which takes more CPU for a call.",
     )
     rest_ssl_config_file: str = _flag("string", "", "Ferry: as --ssl_config_file, for the REST port.")
     auth_tokens_file: str = _flag(

@@ -411,7 +411,7 @@ def test_a_drain_takes_a_time_that_can_be_waited_for(seconds: float) -> None:
 def test_a_transport_that_does_not_exist_is_refused() -> None:
     assert "--log_format must be one of text, json; was xml." in str(refusal(log_format="xml"))
     assert "--access_log must be one of none, errors, all; was some." in str(refusal(access_log="some"))
-    message = "--grpc_transport must be one of grpcio, http2; was quic."
+    message = "--grpc_transport must be one of http2, grpcio; was quic."
     assert str(refusal(grpc_transport="quic")) == f"INVALID_ARGUMENT: {message}"
 
 
