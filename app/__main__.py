@@ -19,8 +19,10 @@ from app.options import Options
 if TYPE_CHECKING:
     from app.lifecycle.black_box import BlackBox
     from app.rest.worker import Serving
+    from app.workers.crew import Crew
 
 _FAILED = 255
+_SWITCH_SECONDS = 2e-3
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "tensorflow_model_server") -> int:
@@ -68,7 +70,7 @@ def _serve(options: Options) -> int:
     sockets = []
     with contextlib.ExitStack() as until_the_end:
         stream = until_the_end.enter_context(as_events()) if options.log_format == "json" else None
-        logs.configure(options.log_format, stream)
+        logs.configure(options.log_format, stream, processes=options.server_workers > 1)
         if options.port:
             until_the_end.callback(ports.reserve_grpc(options.port).close)
         if options.admin_port:
@@ -81,14 +83,18 @@ def _serve(options: Options) -> int:
             )
         elif options.rest_api_port:
             sockets.append(ports.reserve_rest(options.rest_api_port))
+            if options.server_workers > 1:
+                ports.share(sockets[0])
         return supervise(options, sockets, _make_server)
 
 
-def _make_server(options: Options, black_box: BlackBox) -> Serving:
+def _make_server(options: Options, black_box: BlackBox, crew: Crew | None) -> Serving:
     """The server; called in the worker, as importing it takes TensorFlow's seconds and memory."""
     from app.server import Server
 
-    server = Server(options, black_box)
+    # A thread that computes in Python keeps the GIL so long from one that waits for it: 5 ms by default.
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    server = Server(options, black_box, crew)
     # What is there by now stays, TensorFlow's 300,000 objects above all. A look at them for garbage would
     # stop every request for a quarter of a second.
     gc.collect()

@@ -24,6 +24,7 @@ _ORIGIN = re.compile(r"https?://[^\s/,*]+")
 _INT_BITS = {"int32": 31, "int64": 63}
 _LONGEST_DRAIN_SECONDS = 86400
 _MOST_THREADS = (1 << 31) - 1  # what a ConfigProto has room for
+_MOST_WORKERS = 256
 _TRACING_PACKAGES = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 _BOOLS = {"true": True, "false": False, "1": True, "0": False}
 
@@ -165,6 +166,7 @@ def problems(options: Options) -> Iterator[ServingError]:
     yield from _check_ranges(options)
     yield from _check_adaptive_batching(options)
     yield from _check_security(options)
+    yield from _check_workers(options)
     if options.model_base_path and not options.model_config_file:
         try:
             check_base_path(options.model_name, options.model_base_path)
@@ -177,6 +179,23 @@ def _check_adaptive_batching(options: Options) -> Iterator[ServingError]:
         yield invalid_argument("--adaptive_batching and --enable_batching exclude each other; give one.")
     if (target := options.batching_latency_target_in_ms) < 0:
         yield invalid_argument(f"--batching_latency_target_in_ms must not be negative; was {target:g}.")
+
+
+def _check_workers(options: Options) -> Iterator[ServingError]:
+    if options.server_workers <= 1:
+        return
+    if options.server_workers > _MOST_WORKERS:
+        yield invalid_argument(
+            f"--server_workers must be at most {_MOST_WORKERS}; was {options.server_workers}."
+        )
+    asked = f"--server_workers={options.server_workers} needs ports that processes can share:"
+    if options.grpc_socket_path:
+        yield invalid_argument(f"{asked} leave --grpc_socket_path out, or use one worker.")
+    arguments = dict(item.partition("=")[::2] for item in options.grpc_channel_arguments.split(","))
+    if arguments.get("grpc.so_reuseport", "1") == "0":
+        yield invalid_argument(
+            f"{asked} leave grpc.so_reuseport=0 out of --grpc_channel_arguments, or use one worker."
+        )
 
 
 def _check_security(options: Options) -> Iterator[ServingError]:
@@ -220,6 +239,7 @@ def _check_ranges(options: Options) -> Iterator[ServingError]:
         "rest_api_max_header_kb": 0,
         "rest_api_receive_timeout_in_ms": 0,
         "rest_api_idle_timeout_in_ms": 0,
+        "server_workers": 1,
     }
     for name, lowest in least.items():
         if getattr(options, name) < lowest:

@@ -8,11 +8,17 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path, PurePosixPath
 
 # Where the control groups of version 1 and 2 are mounted, on every usual system.
 _CGROUPS = "sys/fs/cgroup"
+
+_elsewhere: ContextVar[float] = ContextVar(
+    "CPU seconds that other threads computed for this one", default=0.0
+)
 
 
 def usable_cpus(root: Path = Path("/")) -> int:
@@ -24,6 +30,16 @@ def usable_cpus(root: Path = Path("/")) -> int:
     quota = cpu_quota(root)
     schedulable = len(os.sched_getaffinity(0))
     return schedulable if quota is None else max(1, min(schedulable, math.ceil(quota)))
+
+
+def thread_seconds() -> float:
+    """The CPU time of the calling thread and of what others have computed for it, as a clock."""
+    return time.thread_time() + _elsewhere.get()
+
+
+def computed_elsewhere(seconds: float) -> None:
+    """Another thread has computed so long for the calling one, which waited for it."""
+    _elsewhere.set(_elsewhere.get() + seconds)
 
 
 def cpu_quota(root: Path) -> float | None:

@@ -10,6 +10,7 @@ from app.api.warmup import replay_warmup_file
 from app.config.base_path import is_remote
 from app.engine import savedmodel, tflite
 from app.engine.batching.batcher import Batcher
+from app.engine.compute_threads import ComputeThreads
 from app.engine.gpus import replica_devices
 from app.engine.load_priority import LoadPriority
 from app.engine.model import Model
@@ -61,7 +62,11 @@ class Loader:
         self._config = session_config(options)
         self._in_callers_thread = in_callers_thread(options, self._config)
         self._optimisation = _optimisation(options)
-        self._devices = replica_devices(options, self._config, required=gpu_required, kind=device_kind)
+        self._compute = ComputeThreads()
+        # The first session of a process makes TensorFlow's own threads: they are as nice as who makes it.
+        self._devices = self._compute.run(
+            replica_devices, options, self._config, required=gpu_required, kind=device_kind
+        )
         logger.info(
             "TensorFlow: %d intra-op and %d inter-op threads; graphs run in %s; models are placed on %s.",
             self._config.intra_op_parallelism_threads,
@@ -137,6 +142,7 @@ class Loader:
             optimisation=self._optimisation,
             before_restore=self._priority.yield_to_requests,
             refuse_external_ops=self._options.refuse_models_with_external_ops,
+            compute=self._compute,
         )
 
     def _ready(self, model: Model, version: int, path: str) -> Model:

@@ -148,6 +148,9 @@ class Options(ReferenceOptions):
     refuse_models_with_external_ops: bool = _flag(
         "bool", False, "Ferry: refuse SavedModels whose ops can reach files, the network or Python."
     )
+    server_workers: int = _flag(
+        "int32", 1, "Ferry: serving processes, each with all models, that share the ports; for more cores."
+    )
 
 
 def flags() -> Iterator[Flag]:

@@ -36,7 +36,7 @@ from app.lifecycle.model_cache import ModelCache
 from app.lifecycle.readiness import Readiness
 from app.lifecycle.served_models import ServedModels
 from app.lifecycle.sources import Sources
-from app.lifecycle.states import State, StateBoard, VersionStatus
+from app.lifecycle.states import State, VersionStatus
 from app.lifecycle.store import Stores
 from app.loader import Loader
 from app.options import Options, without_effect
@@ -50,9 +50,10 @@ from app.rpc.profiler import Profiler
 from app.rpc.servers import GrpcServers
 from app.security.security import Security
 from app.telemetry import observer, prometheus
-from app.telemetry.exposition import MetricsPage
 from app.telemetry.gpu_memory import add_gpu_memory
 from app.telemetry.serving_metrics import ServingMetrics
+from app.workers.crew import Crew
+from app.workers.together import together
 
 # TensorFlow Serving's figure.
 _INITIAL_LOADS_PER_CPU = 4
@@ -72,12 +73,13 @@ class Server:
         http_protocol: makes the protocol of each of its connections.
     """
 
-    def __init__(self, options: Options, black_box: BlackBox | None = None) -> None:
+    def __init__(self, options: Options, black_box: BlackBox | None = None, crew: Crew | None = None) -> None:
         """Make and wire the parts; nothing runs yet.
 
         Args:
             options: the flags.
             black_box: told what versions do, and knows which must not be loaded; a new one if None.
+            crew: the workers that this server is one of; None for the only one.
 
         Raises:
             ServingError: a configuration file cannot be used, or a GPU is missing.
@@ -85,9 +87,10 @@ class Server:
         self._options = options
         self._black_box = black_box = black_box or BlackBox()
         self._metrics = ServingMetrics.make()
-        request_logs = RequestLogs(options, self._metrics.request_log_count)
+        self._together = together(crew)
+        request_logs = RequestLogs(options, self._metrics.request_log_count, self._together.suffix)
         self._observer = observer.from_options(options, request_logs)
-        self._board = StateBoard()
+        self._board = self._together.board
         self._stores = Stores()
         self._cache = ModelCache(self._stores, options.model_cache_dir)
         self._batcher = batcher.from_options(options, self._metrics.batching)
@@ -128,7 +131,7 @@ class Server:
             self._manager,
             self._board,
             options,
-            self._models.apply,
+            self._together.attach(self._models, self._manager.look_again),
             self._metrics,
             admission=self._admission,
         )
@@ -173,7 +176,7 @@ class Server:
         file = options.monitoring_config_file
         config = monitoring.read_file(file) if file else None
         if config is not None:
-            registry = self._metrics.registry
+            registry = self._together.shown(self._metrics.registry)
             pages[config.path] = Page(
                 lambda accept: Content(prometheus.page(registry)),  # noqa: ARG005 - it has one form only
                 slow=True,
@@ -190,7 +193,7 @@ class Server:
         add_model_metrics(ferry.registry, self._readiness, self._board)
         add_gpu_memory(ferry.registry)
         self._observer.add_metrics(ferry.registry)
-        page = MetricsPage((self._metrics.registry, ferry.registry))
+        page = self._together.page(self._metrics.registry, ferry.registry)
         return Page(lambda accept: Content(*page.render(accept)), slow=True)
 
     def start(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
@@ -216,13 +219,16 @@ class Server:
         self._readiness.start()
         self._manager.start()
         self._source.start()
-        models = self._configured_models()
+        models = self._together.start()
+        if models is None:
+            models = self._configured_models()
         if models is None:
             logger.info("Taking no action for empty config.")
         else:
             self._models.apply(models, noun="servable")
         self._manager.initial_loads_done()
         self._loader.requests_begin()
+        self._together.join()
         if self._options.enable_profiler:
             logger.info("Profiler service is enabled")
         self._grpc.start(loop)
@@ -251,6 +257,7 @@ class Server:
     def drain(self, deadline: float) -> None:
         """Tell everybody, and let running gRPC calls finish until `deadline` (monotonic); take no more."""
         self._readiness.begin_drain()
+        self._together.leave()
         self._profiler.close()  # a profile would make everybody wait for its end
         if self._batcher is not None:
             self._batcher.drain()
@@ -267,6 +274,7 @@ class Server:
         if self._batcher is not None:
             self._batcher.stop()
         self._observer.stop(time.monotonic() + _OBSERVER_SECONDS)
+        self._together.stop()
         self._cache.close()
         self._stores.close()
 

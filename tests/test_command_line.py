@@ -392,6 +392,18 @@ def test_what_has_no_effect_does_not_stop_the_start(flag: Flag) -> None:
             {"grpc_channel_arguments": "a=1,b"},
             "--grpc_channel_arguments: `b` is not of the form key=value.",
         ),
+        ({"server_workers": 0}, "--server_workers must be at least 1; was 0."),
+        ({"server_workers": 257}, "--server_workers must be at most 256; was 257."),
+        (
+            {"server_workers": 2, "grpc_socket_path": "/s"},
+            "--server_workers=2 needs ports that processes can share: leave --grpc_socket_path out, or use "
+            "one worker.",
+        ),
+        (
+            {"server_workers": 2, "grpc_channel_arguments": "grpc.so_reuseport=0"},
+            "--server_workers=2 needs ports that processes can share: leave grpc.so_reuseport=0 out of "
+            "--grpc_channel_arguments, or use one worker.",
+        ),
         (
             {"model_base_path": "models/m", "model_name": "n"},
             "Expected model n to have an absolute path or URI; got base_path()=models/m",

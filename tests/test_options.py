@@ -74,6 +74,7 @@ OWN = [
     *("rest_api_max_body_mb", "rest_api_max_gzip_ratio", "rest_api_max_json_depth"),
     *("rest_api_max_header_kb", "rest_api_receive_timeout_in_ms", "rest_api_idle_timeout_in_ms"),
     "refuse_models_with_external_ops",
+    "server_workers",
 ]
 
 

@@ -45,6 +45,12 @@ def replica_devices(
             "container toolkit and a driver for CUDA 12 (525 or newer; `nvidia-smi` tells), or pass "
             "--allow_no_gpu to serve on the CPU.",
         )
+    if found and kind == "GPU" and options.server_workers > 1:
+        raise invalid_argument(
+            f"--server_workers is {options.server_workers}, but TensorFlow finds {len(found)} GPUs, and "
+            "each process would hold each model on them. Use --server_workers=1, or hide the GPUs with "
+            "CUDA_VISIBLE_DEVICES=-1."
+        )
     if options.gpu_replicas > max(1, len(found)):
         raise invalid_argument(
             f"--gpu_replicas is {options.gpu_replicas}, but TensorFlow finds {len(found)} GPUs. Lower it "

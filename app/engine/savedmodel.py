@@ -16,6 +16,7 @@ from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.saved_model import loader_impl
 
 from app.engine import savedmodel_file
+from app.engine.compute_threads import ComputeThreads
 from app.engine.external_ops import check_external_ops
 from app.engine.optimise import Optimisation, optimise
 from app.engine.placement import place
@@ -39,6 +40,7 @@ def load(
     optimisation: Optimisation | None = None,
     before_restore: Callable[[], None] = lambda: None,
     refuse_external_ops: bool = False,
+    compute: ComputeThreads | None = None,
 ) -> SessionModel:
     """Load the SavedModel in the version directory `path`.
 
@@ -53,6 +55,7 @@ def load(
         optimisation: what may be done to make the model fast; nothing if None.
         before_restore: called when the graph is there; what follows hardly holds the GIL.
         refuse_external_ops: whether a model with ops that reach outside it is refused, not only logged.
+        compute: where its runs go if they last long; None keeps them in their caller's thread.
 
     Raises:
         ServingError: NOT_FOUND without a SavedModel or such a meta graph, FAILED_PRECONDITION for
@@ -71,6 +74,7 @@ def load(
             in_callers_thread=in_callers_thread,
             before_restore=before_restore,
             refuse_external_ops=refuse_external_ops,
+            compute=compute,
         )
         if optimisation is not None and not device:  # a replica's graph stays as it was placed
             model = optimise(model, config, graph_bytes, optimisation, seconds)
@@ -91,6 +95,7 @@ def _load(
     in_callers_thread: bool,
     before_restore: Callable[[], None],
     refuse_external_ops: bool,
+    compute: ComputeThreads | None,
 ) -> tuple[SessionModel, int, float]:
     """The model, the bytes of its graph and the seconds it took."""
     start = time.perf_counter_ns()
@@ -122,7 +127,9 @@ def _load(
         " ".join(tags),
         taken,
     )
-    model = SessionModel(session, meta_graph.signature_def, metrics, in_callers_thread=in_callers_thread)
+    model = SessionModel(
+        session, meta_graph.signature_def, metrics, in_callers_thread=in_callers_thread, compute=compute
+    )
     return model, meta_graph.graph_def.ByteSize(), taken / 1e6
 
 

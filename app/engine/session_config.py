@@ -20,7 +20,8 @@ def session_config(options: Options) -> Any:
     --tensorflow_session_parallelism; these and the GPU fraction win over what
     --tensorflow_session_config_file says, even when they are 0. All as in TensorFlow Serving.
 
-    Threads that nothing asks for are as many as the usable CPUs: TensorFlow would not see a quota.
+    Threads that nothing asks for are as many as the usable CPUs, shared out among the workers: TensorFlow
+    would not see a quota.
     Memory on a GPU grows as needed, unless a fraction is given or the file sets `allow_growth`.
 
     Raises:
@@ -31,8 +32,8 @@ def session_config(options: Options) -> Any:
         text_proto.read(options.tensorflow_session_config_file, config)
     config.allow_soft_placement = True
     intra, inter = _asked_threads(options)
-    config.intra_op_parallelism_threads = intra or _default_threads("TF_NUM_INTRAOP_THREADS")
-    config.inter_op_parallelism_threads = inter or _default_threads("TF_NUM_INTEROP_THREADS")
+    config.intra_op_parallelism_threads = intra or _default_threads("TF_NUM_INTRAOP_THREADS", options)
+    config.inter_op_parallelism_threads = inter or _default_threads("TF_NUM_INTEROP_THREADS", options)
     config.gpu_options.per_process_gpu_memory_fraction = options.per_process_gpu_memory_fraction
     config.gpu_options.allow_growth = _allow_growth(options)
     return config
@@ -68,6 +69,6 @@ def _asked_threads(options: Options) -> tuple[int, int]:
     return max(0, intra), max(0, inter)
 
 
-def _default_threads(variable: str) -> int:
-    """The usable CPUs; 0, TensorFlow's own choice, where its environment variable makes one."""
-    return 0 if os.environ.get(variable) else usable_cpus()
+def _default_threads(variable: str, options: Options) -> int:
+    """This process's share of the CPUs; 0, TensorFlow's own choice, where the environment makes one."""
+    return 0 if os.environ.get(variable) else max(1, usable_cpus() // options.server_workers)

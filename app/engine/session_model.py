@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
 
+from app.engine.compute_threads import ComputeThreads
 from app.engine.dtypes import Array
 from app.engine.model import PLANS_KEPT, Model, sorted_feeds
 from app.engine.signature import Signature
@@ -23,10 +24,15 @@ from app.telemetry.serving_metrics import TensorFlowMetrics, micros
 # the same, that is TensorFlow's rule.
 _CALLERS_THREAD = -1
 _FIRST_POOL = 0
+_WEIGHT = 0.1  # of the last run in the mean
 
 
 class SessionModel(Model):
-    """Runs in the calling thread, unless told otherwise, and without holding the GIL."""
+    """Runs in the calling thread, unless told otherwise, and without holding the GIL.
+
+    Attributes:
+        mean_seconds: of recent runs.
+    """
 
     def __init__(
         self,
@@ -36,6 +42,7 @@ class SessionModel(Model):
         *,
         in_callers_thread: bool = True,
         whole_signatures: bool = False,
+        compute: ComputeThreads | None = None,
     ) -> None:
         """Take over `session`, in which the model is restored and initialised.
 
@@ -45,12 +52,15 @@ class SessionModel(Model):
             metrics: where runs are counted; nowhere if None.
             in_callers_thread: whether runs stay in their caller's thread.
             whole_signatures: compute all outputs of a signature even if some are asked for.
+            compute: where runs that last long go; None keeps them in their caller's thread.
         """
         super().__init__(signature_defs)
         self._session = session
         self._metrics = metrics or TensorFlowMetrics.make(Registry())
         self._observe_run = self._metrics.run_micros.series()
         self._in_callers_thread = in_callers_thread
+        self._compute = compute
+        self.mean_seconds = 0.0  # an update that another thread's overwrites does not matter
         pool = _CALLERS_THREAD if in_callers_thread else _FIRST_POOL
         make = partial(_make_callable, session, threading.Lock(), self._metrics, pool=pool)
         # The callables keep the session alive.
@@ -73,6 +83,7 @@ class SessionModel(Model):
             self._metrics,
             in_callers_thread=self._in_callers_thread,
             whole_signatures=True,
+            compute=self._compute,
         )
 
     def call(
@@ -91,12 +102,18 @@ class SessionModel(Model):
 
     def _run(self, feeds: tuple[str, ...], values: Sequence[Array], fetches: tuple[str, ...]) -> list[Array]:
         call = self._callable(feeds, fetches)
+        compute = self._compute
         start = time.perf_counter_ns()
         try:
-            results = call(*values)
+            if compute is not None and compute.take(self.mean_seconds):
+                results = compute.run(call, *values)
+            else:
+                results = call(*values)
         except tf.errors.OpError as error:
             raise serving_error(error) from error
-        self._observe_run((time.perf_counter_ns() - start) // 1000)
+        taken = time.perf_counter_ns() - start
+        self.mean_seconds += (taken * 1e-9 - self.mean_seconds) * _WEIGHT
+        self._observe_run(taken // 1000)
         return [value if isinstance(value, np.ndarray) else _array(value) for value in results]
 
     def close(self) -> None:

@@ -82,15 +82,15 @@ class BlackBox:
         convicted: versions that are not to be loaded, by path.
     """
 
-    def __init__(self) -> None:
-        """An empty box."""
+    def __init__(self, beside: BlackBox | None = None) -> None:
+        """An empty box; what `beside`, another worker's, is told of loads that killed counts for both."""
         # One mark more than slots: number -1, for versions that found no slot.
         self._marks = mmap.mmap(-1, _SLOTS + 1)
         self._texts = mmap.mmap(-1, _SLOTS * _SLOT_BYTES)
         self._lock = threading.Lock()
-        self._crashes: dict[str, int] = {}
+        self._crashes: dict[str, int] = {} if beside is None else beside._crashes
         self.one_at_a_time = False
-        self.convicted: dict[str, Suspect] = {}
+        self.convicted: dict[str, Suspect] = {} if beside is None else beside.convicted
 
     def begin(self, suspect: Suspect) -> int:
         """A load begins; the slot to `mark`, -1 if there is none left."""

@@ -144,6 +144,13 @@ class Manager(Generic[S]):
         with self._changed:
             self._jobs.initial_loads_done()
 
+    def look_again(self) -> None:
+        """What other processes have has changed."""
+        with self._changed:
+            for model in self._table.models:
+                self._table.update_newest(model)
+            self._changed.notify_all()
+
     def stop(self) -> None:
         """Stop acting and close what is loaded and not in use. A load under way is not waited for."""
         with self._changed:
@@ -196,7 +203,9 @@ class Manager(Generic[S]):
 
     def _follow_policy(self, held: Mapping[int, Version[S]]) -> Job | None:
         """Begin the next step for a model."""
-        action = next_action([VersionView(v.number, v.state, v.aspired) for v in held.values()])
+        action = next_action(
+            [VersionView(v.number, v.state, v.aspired, self._table.everywhere(v)) for v in held.values()]
+        )
         if action is None or (isinstance(action, Load) and not self._jobs.may_load()):
             return None
         version = held[action.version]

@@ -20,11 +20,13 @@ class VersionView:
         version: its number.
         state: its state; START means that nothing was done yet.
         aspired: whether it is wanted.
+        everywhere: whether it is so in every process that answers for the model.
     """
 
     version: int
     state: State
     aspired: bool
+    everywhere: bool = True
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,12 @@ def next_action(versions: Sequence[VersionView]) -> Load | Unload | None:
     1 served, {1, 2} found, 2 wanted: load 2; then, 2 being available, unload 1.
     1 served, 2 wanted but failed for good: nothing, 1 keeps serving.
     1 served, nothing wanted: unload 1.
+    A version that is not available everywhere does not replace another, and goes first.
     """
     wanted = [view for view in versions if view.aspired]
     unwanted_loaded = [view for view in versions if not view.aspired and view.state is State.AVAILABLE]
-    replaced = any(view.state is State.AVAILABLE for view in wanted)
+    replaced = any(view.state is State.AVAILABLE and view.everywhere for view in wanted)
     if unwanted_loaded and (not wanted or replaced or len(unwanted_loaded) > 1):
-        return Unload(min(view.version for view in unwanted_loaded))
+        return Unload(min((view.everywhere, view.version) for view in unwanted_loaded)[1])
     startable = [view.version for view in wanted if view.state is State.START]
     return Load(max(startable)) if startable else None

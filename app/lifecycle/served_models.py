@@ -75,14 +75,10 @@ class ServedModels:
                 a new model failed to load, and everything else is in force.
         """
         with self._lock:
-            wanted = {model.name: model for model in models}
-            self._check_platforms(wanted.values())
-            self._check_labels(wanted.values())
+            wanted = self._checked(models)
             if wanted == self._models and models:
                 return
-            logged = {name: model.logging for name, model in wanted.items() if model.logging is not None}
-            if self._request_logs is not None:
-                self._request_logs.check(logged)
+            logged = _logged(wanted)
             new = [name for name in wanted if name not in self._models]
             before = {name: self._board.versions(name) for name in new}
             logger.info("Adding/updating models.")
@@ -101,6 +97,19 @@ class ServedModels:
             self._board.wake()  # readiness depends on the list too
             self._wait(before, noun)
             logger.info("Finished adding/updating models")
+
+    def check(self, models: Sequence[ModelConfig]) -> None:
+        """Raise what `apply` would before it changes anything."""
+        with self._lock:
+            self._checked(models)
+
+    def _checked(self, models: Sequence[ModelConfig]) -> dict[str, ModelConfig]:
+        wanted = {model.name: model for model in models}
+        self._check_platforms(wanted.values())
+        self._check_labels(wanted.values())
+        if self._request_logs is not None and not (wanted == self._models and models):
+            self._request_logs.check(_logged(wanted))
+        return wanted
 
     def _check_platforms(self, wanted: Iterable[ModelConfig]) -> None:
         for model in wanted:
@@ -154,6 +163,11 @@ class ServedModels:
                 Code.UNKNOWN,
                 f"{len(failures)} {noun}(s) did not become available: {{{''.join(failures)}}}",
             )
+
+
+def _logged(wanted: Mapping[str, ModelConfig]) -> dict[str, RequestLogging]:
+    """Whose requests are to be recorded, and how."""
+    return {name: model.logging for name, model in wanted.items() if model.logging is not None}
 
 
 def _failed(status: VersionStatus) -> bool:

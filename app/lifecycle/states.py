@@ -66,6 +66,10 @@ class StateBoard:
             versions = self._models.get(model, {})
             return any(status.state is State.AVAILABLE for status in versions.values())
 
+    def everywhere(self, model: str, version: int) -> bool:  # noqa: ARG002 - there is one process here
+        """Whether a version that is available in this process is so wherever requests may go."""
+        return True
+
     def wait(self, condition: Callable[[], bool], deadline: float | None = None) -> bool:
         """Block until `condition` holds; it is evaluated at every change.
 

@@ -43,12 +43,16 @@ class VersionTable(Generic[S]):
         self._board.publish(version.model, VersionStatus(version.number, state, error))
 
     def update_newest(self, model: str) -> None:
-        """Work out anew which version answers requests that name none."""
+        """Work out anew which version answers requests that name none: one that is available everywhere."""
         available = [v for v in self.models[model].values() if v.state is State.AVAILABLE]
         if available:
-            self.newest[model] = max(available, key=lambda version: version.number)
+            self.newest[model] = max(available, key=lambda each: (self.everywhere(each), each.number))
         else:
             self.newest.pop(model, None)
+
+    def everywhere(self, version: Version[S]) -> bool:
+        """Whether other processes that answer for the same models have `version` too."""
+        return self._board.everywhere(version.model, version.number)
 
     def begin(self, model: str, number: int, path: str) -> None:
         """Put a version in its place, at the start of its life."""

@@ -126,8 +126,15 @@ class RequestLogs:
         when_changed: called after each change.
     """
 
-    def __init__(self, options: Options, counter: Counter) -> None:
-        """Record nothing yet; count in `counter` by model and status code."""
+    def __init__(self, options: Options, counter: Counter, suffix: str = "") -> None:
+        """Record nothing yet.
+
+        Args:
+            options: how large files become, and how many there are.
+            counter: counts by model and status code.
+            suffix: to every filename_prefix, where several processes record.
+        """
+        self._suffix = suffix
         self.active = False
         self.when_changed: Callable[[], None] = lambda: None
         self._options = options
@@ -172,7 +179,7 @@ class RequestLogs:
         prefixes = {logging_.filename_prefix for logging_ in wanted.values()}
         files = {prefix: found for prefix, found in self._files.items() if prefix in prefixes}
         for prefix in prefixes - files.keys():
-            files[prefix] = _FileSet(prefix, self._options, self._counter)
+            files[prefix] = _FileSet(prefix + self._suffix, self._options, self._counter)
         gone = [found for prefix, found in self._files.items() if prefix not in prefixes]
         self._files = files
         self._recorders = {

@@ -14,6 +14,7 @@ import falcon.asgi
 
 from app.admission import whole_seconds
 from app.config.auth_tokens import Group
+from app.cpus import thread_seconds
 from app.errors import Code, ServingError
 from app.options import Options
 from app.placement import Placement
@@ -257,14 +258,14 @@ class _Sink:
         self, method: str, target: str, body: bytes, zipped: bool, deadline: float | None
     ) -> tuple[Reply, float, float]:
         """The answer, the seconds that it took, and those of them in which this thread computed."""
-        start, cpu_start = time.perf_counter(), time.thread_time()
+        start, cpu_start = time.perf_counter(), thread_seconds()
         try:
             content = unzip(body, self._max_gzip_ratio) if zipped else body
         except TooLargeError as error:
             reply = self._service.too_large(target, error)
         else:
             reply = self._service.answer(method, target, content, deadline)
-        return reply, time.perf_counter() - start, time.thread_time() - cpu_start
+        return reply, time.perf_counter() - start, thread_seconds() - cpu_start
 
 
 def _preflight_reply(allowed: bool) -> Reply:

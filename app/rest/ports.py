@@ -38,8 +38,7 @@ def reserve_grpc(port: int, host: str = "0.0.0.0", flag: str = "port") -> socket
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     reserved = _bind(family, host, port, flag)
-    # Set only now: had it been set before, a second server could bind here as well.
-    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    share(reserved)  # only now: had it been set before, a second server could bind here as well
     return reserved
 
 
@@ -66,6 +65,21 @@ def _bind(family: socket.AddressFamily, host: str, port: int, flag: str) -> sock
             raise
         return reserved
     raise AssertionError("unreachable")
+
+
+def share(reserved: socket.socket) -> None:
+    """Let several processes listen on the port of `reserved`, each on a socket of its own."""
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
+
+def beside(reserved: socket.socket) -> socket.socket:
+    """A socket of this process on the port of `reserved`, which is shared: it ends when the process does."""
+    own = socket.socket(reserved.family, socket.SOCK_STREAM)
+    share(own)
+    if own.family == socket.AF_INET6:
+        own.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    own.bind(reserved.getsockname())
+    return own
 
 
 def probe_address(port: int) -> str:

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import ssl
 import sys
 import time
@@ -23,7 +24,8 @@ from uvicorn_worker import UvicornWorker
 from app.errors import ServingError
 from app.rest import probe_socket
 from app.rest.pages import Page
-from app.rest.ports import prepare_to_listen
+from app.rest.ports import beside, prepare_to_listen
+from app.workers.share import share_of
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +99,8 @@ class Worker(UvicornWorker):  # type: ignore[misc] # its package has no types
         self.config.app = server.rest
         self.config.http = server.http_protocol
         self.config.timeout_keep_alive = _NEVER_SECONDS  # connections watch that themselves
+        if self.app.crew is not None:
+            self.sockets: list[socket.socket] = list(map(beside, self.sockets))
         await _HttpServer(self, server, stop).serve(self.sockets)
         await asyncio.to_thread(server.stop)
         # A model that outran the drain still holds its thread, which Python would wait for.
@@ -104,7 +108,10 @@ class Worker(UvicornWorker):  # type: ignore[misc] # its package has no types
         os._exit(0)
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> Serving:
-        server: Serving = self.app.make_server(self.app.options, self.app.black_box)
+        place = self.app.place
+        crew = self.app.crew
+        options = share_of(self.app.options, place.index)
+        server: Serving = self.app.make_server(options, place.black_box, crew)
         server.start(loop)
         return server
 
@@ -127,8 +134,9 @@ class Worker(UvicornWorker):  # type: ignore[misc] # its package has no types
 
     def fail(self, status: str) -> NoReturn:
         """Say on standard output why the start failed, as TensorFlow Serving does, and end."""
-        print(f"Failed to start server. Error: {status}", flush=True)
-        self.app.worker_state.failure_was_told()
+        if not self.app.failure_was_told:
+            self.app.place.state.failure_was_told()
+            print(f"Failed to start server. Error: {status}", flush=True)
         # Threads may still be in a load: do not wait for them.
         os._exit(_BOOT_ERROR)
 
@@ -138,7 +146,7 @@ class Worker(UvicornWorker):  # type: ignore[misc] # its package has no types
 
     def announce(self) -> None:
         """Say, to the parent and to the log, that requests are answered."""
-        self.app.worker_state.is_serving()
+        self.app.place.state.is_serving()
         for sock in self.sockets:
             logger.info("Exporting HTTP/REST API at:localhost:%d ...", sock.getsockname()[1])
 
@@ -152,21 +160,26 @@ class _HttpServer(uvicorn.Server):
         self._server = server
         self._stop = stop
         self._probes: asyncio.Server | None = None
+        self._probe_port = 0
 
     async def startup(self, sockets: list[Any] | None = None) -> None:
         self.config.ssl = self._server.rest_tls
         for sock in sockets or ():
             prepare_to_listen(sock)
             if self.config.ssl is not None:
-                await self._serve_probes(sock.getsockname()[1])
+                self._probe_port = sock.getsockname()[1]
+                await self._serve_probes()
         await super().startup(sockets)
         self._worker.announce()
 
-    async def _serve_probes(self, port: int) -> None:
+    async def _serve_probes(self) -> None:
         try:
-            self._probes = await probe_socket.serve(probe_socket.bind(port), self._server.probes)
+            bound = probe_socket.bind(self._probe_port)
         except ServingError as error:
-            self._worker.fail(str(error))
+            if self._worker.app.crew is None:
+                self._worker.fail(str(error))
+            return  # another worker has it, and speaks for all; when it ends, the next one to look takes over
+        self._probes = await probe_socket.serve(bound, self._server.probes)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -181,6 +194,8 @@ class _HttpServer(uvicorn.Server):
             connections: list[Any] = list(self.server_state.connections)
             for connection in connections:
                 connection.tick(now)
+            if self._probe_port and self._probes is None and not self.should_exit:
+                await self._serve_probes()
         return bool(await super().on_tick(counter))
 
     async def shutdown(self, sockets: list[Any] | None = None) -> None:

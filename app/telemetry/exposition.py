@@ -28,11 +28,17 @@ from app.telemetry.metrics import Registry
 class MetricsPage:
     """Renders some registries, this process, and the Python that runs it."""
 
-    def __init__(self, registries: Sequence[Registry]) -> None:
-        """Read `registries` at each request; no metric may be in two of them."""
+    def __init__(self, registries: Sequence[Registry], *, processes: bool = True) -> None:
+        """Read `registries` at each request; no metric may be in two of them.
+
+        Args:
+            registries: what to render.
+            processes: False if what is known of this process is among them.
+        """
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_Metrics(registries))
-        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        PlatformCollector(registry=self._registry)
+        for collector in (ProcessCollector, GCCollector) if processes else ():
             collector(registry=self._registry)
 
     def render(self, accept: str) -> tuple[bytes, str]:
@@ -59,7 +65,7 @@ def well_formed(name: str) -> str:
     return f"_{name}" if name[:1].isdigit() else name
 
 
-def _family(metric: Metric, cells: Iterable[tuple[tuple[str, ...], int | Distribution]]) -> Family:
+def _family(metric: Metric, cells: Iterable[tuple[tuple[str, ...], float | Distribution]]) -> Family:
     name, text = well_formed(metric.name), metric.text or f"The metric {metric.name}."
     labels = [well_formed(label) for label in metric.labels]
     if metric.kind == "histogram":

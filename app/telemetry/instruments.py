@@ -16,7 +16,7 @@ from typing import Protocol
 _LATER = 256
 
 Labels = tuple[str, ...]
-Cells = list[tuple[Labels, "int | Distribution"]]
+Cells = list[tuple[Labels, "float | Distribution"]]
 
 
 @dataclass(frozen=True)

@@ -45,11 +45,17 @@ def about(**fields: Any) -> Iterator[None]:
 class TensorFlowFormatter(logging.Formatter):
     """Formats records as TensorFlow Serving's log lines, times in UTC."""
 
+    def __init__(self, *, processes: bool = False) -> None:
+        """Put the process before the text if `processes`."""
+        super().__init__()
+        self._processes = processes
+
     def format(self, record: logging.LogRecord) -> str:
         """One record to one line; a traceback follows on its own lines."""
         when = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
         letter = _LETTERS.get(record.levelname, "I")
-        text = f"{when}: {letter} {_file(record)}:{record.lineno}] {record.getMessage()}"
+        who = f"[{record.process}] " if self._processes else ""
+        text = f"{when}: {letter} {_file(record)}:{record.lineno}] {who}{record.getMessage()}"
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)
         return text
@@ -58,9 +64,15 @@ class TensorFlowFormatter(logging.Formatter):
 class JsonFormatter(logging.Formatter):
     """Formats records as JSON objects, one a line.
 
-    `time` (RFC 3339, UTC), `severity`, `module`, `line` and `message` are always there; `exception`, with the
-    traceback, and the fields of the event where it has them; `trace_id` of the request, if one is known.
+    `time` (RFC 3339, UTC), `severity`, `module`, `line` and `message` are always there; `exception`, with
+    the traceback, and the fields of the event where it has them; `trace_id` of the request, if one is known;
+    `pid` where there are several processes.
     """
+
+    def __init__(self, *, processes: bool = False) -> None:
+        """Tell the process if `processes`."""
+        super().__init__()
+        self._processes = processes
 
     def format(self, record: logging.LogRecord) -> str:
         """One record to one line."""
@@ -72,6 +84,8 @@ class JsonFormatter(logging.Formatter):
             "line": record.lineno,
             "message": record.getMessage(),
         }
+        if self._processes:
+            line["pid"] = record.process
         line |= _subject.get() or {}
         line |= {name: value for name, value in vars(record).items() if name not in _OF_EVERY_RECORD}
         if "trace_id" not in line and (seen := current.get()) is not None and seen.trace_id:
@@ -99,7 +113,7 @@ class _StderrHandler(logging.StreamHandler[TextIO]):
             super().handleError(record)
 
 
-def configure(form: str = "text", stream: TextIO | None = None) -> None:
+def configure(form: str = "text", stream: TextIO | None = None, *, processes: bool = False) -> None:
     """Send the log of the whole process to stderr; libraries speak from warnings on.
 
     Warnings of Python and errors that end a thread or the process go there too.
@@ -107,9 +121,11 @@ def configure(form: str = "text", stream: TextIO | None = None) -> None:
     Args:
         form: one of options.LOG_FORMATS.
         stream: written to instead of stderr.
+        processes: whether each line tells which process it is from.
     """
     handler = _StderrHandler(stream or sys.stderr)
-    handler.setFormatter(JsonFormatter() if form == "json" else TensorFlowFormatter())
+    formatter = JsonFormatter if form == "json" else TensorFlowFormatter
+    handler.setFormatter(formatter(processes=processes))
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING)

@@ -36,6 +36,14 @@ def test_of_two_unwanted_versions_the_lower_goes_even_if_nothing_replaces_it_yet
     assert next_action(versions) == Unload(1)
 
 
+def test_a_version_replaces_another_once_every_process_has_it() -> None:
+    old, elsewhere = view(1, State.AVAILABLE, aspired=False), VersionView(2, State.AVAILABLE, True, False)
+    assert next_action([old, elsewhere]) is None
+    assert next_action([old, view(2, State.AVAILABLE)]) == Unload(1)
+    unwanted = VersionView(2, State.AVAILABLE, False, False)
+    assert next_action([old, unwanted, view(3, State.LOADING)]) == Unload(2), "what not all have goes first"
+
+
 def test_the_highest_wanted_version_loads_first() -> None:
     assert next_action([view(1, State.START), view(2, State.START)]) == Load(2)
 

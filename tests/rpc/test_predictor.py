@@ -18,6 +18,7 @@ from app.lifecycle.states import State
 from app.options import Options
 from app.rpc.method import Call, Method
 from app.rpc.methods import method_table
+from app.telemetry.instruments import Distribution
 from app.telemetry.serving_metrics import ServingMetrics
 from tests.engine.conftest import load
 from tests.rpc.conftest import Served, refuse
@@ -120,7 +121,7 @@ def test_requests_are_counted_as_ever(served: Served) -> None:
     ):
         ((found, distribution),) = histogram.cells()
         assert found == labels
-        assert not isinstance(distribution, int)
+        assert isinstance(distribution, Distribution)
         assert sum(distribution.counts) == 5
     assert [labels[-1] for labels, _ in metrics.ferry.stages.cells()] == ["decode", "run", "encode"]
 

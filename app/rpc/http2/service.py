@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from app.admission import Admission
+from app.cpus import thread_seconds
 from app.errors import Code, ServingError
 from app.placement import Placement
 from app.rpc.access import Access
@@ -90,9 +91,9 @@ def run_timed(
         call: what the method is told of it.
         seen: the call, if somebody wants to see it.
     """
-    start, cpu_start = time.perf_counter(), time.thread_time()
+    start, cpu_start = time.perf_counter(), thread_seconds()
     answer = run(head, method, message, limit, call, seen=seen)
-    return Outcome(answer, time.perf_counter() - start, time.thread_time() - cpu_start)
+    return Outcome(answer, time.perf_counter() - start, thread_seconds() - cpu_start)
 
 
 def run(

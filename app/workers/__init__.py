@@ -1,0 +1,1 @@
+"""Several serving processes that answer as one."""
