@@ -88,7 +88,7 @@ def test_garbage_is_not_looked_for_in_what_stays(half_plus_two: Path) -> None:
     code = (
         "import gc, sys; from app.__main__ import _make_server; from app.command_line import parse\n"
         "from app.lifecycle.black_box import BlackBox\n"
-        "_make_server(parse(sys.argv[1:]).options, BlackBox())\n"
+        "_make_server(parse(sys.argv[1:]).options, BlackBox(), None)\n"
         "print(gc.get_freeze_count(), len(gc.get_objects()))"
     )
     arguments = ["--model_name=half_plus_two", f"--model_base_path={half_plus_two}"]

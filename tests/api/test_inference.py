@@ -22,6 +22,7 @@ from app.lifecycle.manager import Manager
 from app.lifecycle.states import StateBoard
 from app.lifecycle.version import Handle
 from app.options import Options
+from app.telemetry.instruments import Distribution
 from app.telemetry.metrics import Registry
 from app.telemetry.serving_metrics import BatchingMetrics
 from tests.support.models import tensorflow
@@ -300,6 +301,6 @@ def test_every_method_is_batched_with_an_example_for_a_row(handle: Handle[Model]
     assert len(multi_inference(pinned, request.tasks, examples(1.0, 2.0, 3.0)).results) == 2
     assert metrics.wrapped_runs.cells() == [((), 3)]
     ((_, rows),) = metrics.processed_batch_size.cells()
-    assert not isinstance(rows, int)
+    assert isinstance(rows, Distribution)
     assert rows.sum == 2 + 1 + 3
     scheduler.stop()
