@@ -137,22 +137,26 @@ def loads(name: str) -> None:
     """Load in processes of their own, in turn."""
     seconds: dict[str, list[float]] = {"plain": [], "fast": []}
     peaks: dict[str, list[float]] = {"plain": [], "fast": []}
+    rests: dict[str, list[float]] = {"plain": [], "fast": []}
     made_fast = 0
     for _ in range(LOADS):
         for way in ("plain", "fast"):
             command = [sys.executable, __file__, "load", name, way]
             output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-            took, peak, made = map(float, output.split()[-3:])
+            took, peak, rest, made = map(float, output.split()[-4:])
             made_fast += made > 0
             seconds[way].append(took)
             peaks[way].append(peak)
+            rests[way].append(rest)
     plain, fast = (statistics.median(seconds[way]) for way in ("plain", "fast"))
     before, after = (statistics.median(peaks[way]) for way in ("plain", "fast"))
+    left_before, left_after = (statistics.median(rests[way]) for way in ("plain", "fast"))
     (version,) = (SAMPLES / name).iterdir()
     size = sum(file.stat().st_size for file in version.rglob("*") if file.is_file()) / 1e6
     print(
         f"  load with first runs: plain {plain:.2f} s, engine {fast:.2f} s ({fast / plain:.2f} x); "
-        f"peak memory above the bare process {before:.0f} MB and {after:.0f} MB, model {size:.0f} MB; "
+        f"peak memory above the bare process {before:.0f} MB and {after:.0f} MB, "
+        f"{left_before:.0f} MB and {left_after:.0f} MB stay, model {size:.0f} MB; "
         f"made fast in {made_fast} of {LOADS} loads",
         flush=True,
     )
@@ -168,7 +172,7 @@ def load_once(name: str, *, fast: bool) -> None:
     model = load(name, fast=fast)
     warm_up_from_signatures(model)
     took = time.perf_counter() - started
-    print(took, memory("VmHWM") - before, int(decisions.made_fast))
+    print(took, memory("VmHWM") - before, memory("VmRSS") - before, int(decisions.made_fast))
     model.close()
 
 

@@ -1,77 +1,122 @@
-"""A rewritten graph in a session of its own, which shares the weights of the original's."""
+"""Sessions whose variables take their values over from arrays: several can share the same weights."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
-from tensorflow.core.framework import graph_pb2
 from tensorflow.core.protobuf import config_pb2
 
 from app.engine.budget import KeepOriginalError
 from app.engine.dtypes import Array
-from app.engine.flat_graph import FlatGraph
 from app.engine.graph_guards import fault
 
-_ASSIGNED = "ferry/assigned"
+_ASSIGNED, _READ = "ferry/assigned", "ferry/read"
 
 
-def read_variables(session: Any, names: Iterable[str]) -> dict[str, Array]:
-    """The values of variables by the names of their VarHandleOps: views of the session's own memory.
+@dataclass(frozen=True)
+class VariableGraph:
+    """A TensorFlow graph and how its variables get their values.
 
-    Raises:
-        KeepOriginalError: the graph does not read one of them by itself.
+    Attributes:
+        graph: the `tf.Graph`.
+        handles: the names of its VarHandleOps.
+        feeds: for each, the tensor that takes its value.
+        targets: for each, the operation that assigns it.
     """
-    wanted = set(names)
-    reads = {
-        operation.inputs[0].op.name: operation.outputs[0].name
-        for operation in session.graph.get_operations()
-        if operation.type == "ReadVariableOp" and operation.inputs[0].op.name in wanted
-    }
-    if missing := wanted - reads.keys():
-        raise KeepOriginalError(f"nothing reads the variable {min(missing)} by itself")
-    read = session._make_callable_from_options(config_pb2.CallableOptions(fetch=list(reads.values())))
-    return dict(zip(reads, read(), strict=True))
+
+    graph: Any
+    handles: tuple[str, ...]
+    feeds: tuple[str, ...]
+    targets: tuple[str, ...]
 
 
-def open_session(flat: FlatGraph, variables: Mapping[str, Array], config: Any) -> Any:
-    """A session with the graph `flat` and its variables.
+def unoptimised(config: Any) -> Any:
+    """A copy of the `ConfigProto` `config` with which TensorFlow's optimiser leaves graphs alone."""
+    own = config_pb2.ConfigProto()
+    own.CopyFrom(config)
+    own.graph_options.rewrite_options.disable_meta_optimizer = True
+    return own
+
+
+def reads_after(graph: Any, operation: str, names: Iterable[str]) -> dict[str, Any]:
+    """Add to `graph` reads of variables that wait for `operation`; the tensors by the VarHandleOps' names.
+
+    So one run restores variables and gives their values: for another, TensorFlow would optimise the whole
+    graph once more.
+    """
+    with graph.as_default(), graph.control_dependencies([graph.as_graph_element(operation)]):
+        return {name: _read(graph.get_operation_by_name(name)) for name in names}
+
+
+def _read(handle: Any) -> Any:
+    return tf.raw_ops.ReadVariableOp(
+        resource=handle.outputs[0], dtype=handle.get_attr("dtype"), name=f"{_READ}/{handle.name}"
+    )
+
+
+def restore_and_read(session: Any, saver_def: Any, path: str, reads: Mapping[str, Any]) -> dict[str, Array]:
+    """Restore from the checkpoint `path`; the values of variables by name, views of the session's own memory.
 
     Args:
-        flat: fully rewritten: TensorFlow's optimiser does not look at it again.
-        variables: the values by the names of their VarHandleOps, `aligned`: the session takes them over.
-        config: the `ConfigProto` of the original's session.
+        session: made for the graph.
+        saver_def: the `SaverDef` of the graph.
+        path: as its saver takes it.
+        reads: by `reads_after` its restore.
+    """
+    options = config_pb2.CallableOptions(
+        feed=[saver_def.filename_tensor_name],
+        fetch=[tensor.name for tensor in reads.values()],
+        target=[saver_def.restore_op_name],
+    )
+    options.run_options.inter_op_thread_pool = -1  # with the priority of who loads
+    restore = session._make_callable_from_options(options)  # unlike `run`, it copies nothing
+    values = restore(np.array(path.encode(), object))
+    return {name: np.asarray(value) for name, value in zip(reads, values, strict=True)}
+
+
+def with_variables(graph_def: Any) -> VariableGraph:
+    """Import `graph_def`, to which the assignments of its variables are added.
 
     Raises:
-        KeepOriginalError: the graph cannot be imported.
+        KeepOriginalError: TensorFlow could not run it.
     """
-    graph_def = graph_pb2.GraphDef(versions=flat.graph_def.versions, library=flat.graph_def.library)
-    graph_def.node.extend(flat.graph_def.node)
-    feeds, targets, values = [], [], []
-    for number, (handle, value) in enumerate(variables.items()):
-        dtype = tf.as_dtype(value.dtype).as_datatype_enum
+    handles = [node for node in graph_def.node if node.op == "VarHandleOp"]
+    feeds, targets = [], []
+    for number, handle in enumerate(handles):
+        dtype = handle.attr["dtype"].type
         feed = graph_def.node.add(name=f"{_ASSIGNED}_{number}/value", op="Placeholder")
         feed.attr["dtype"].type = dtype
         assign = graph_def.node.add(
-            name=f"{_ASSIGNED}_{number}", op="AssignVariableOp", input=[handle, feed.name]
+            name=f"{_ASSIGNED}_{number}", op="AssignVariableOp", input=[handle.name, feed.name]
         )
         assign.attr["dtype"].type = dtype
         feeds.append(f"{feed.name}:0")
         targets.append(assign.name)
-        values.append(value)
     if reason := fault(graph_def):
         raise KeepOriginalError(f"the rewritten graph is wrong: {reason}")
-    own = config_pb2.ConfigProto()
-    own.CopyFrom(config)
-    own.graph_options.rewrite_options.disable_meta_optimizer = True
     graph = tf.Graph()
     with graph.as_default():
         tf.import_graph_def(graph_def, name="")
-    session = tf.compat.v1.Session(graph=graph, config=own)
+    return VariableGraph(graph, tuple(handle.name for handle in handles), tuple(feeds), tuple(targets))
+
+
+def open_session(prepared: VariableGraph, values: Mapping[str, Array], config: Any) -> Any:
+    """A session with the graph and variables of `prepared`.
+
+    Args:
+        prepared: what the session runs.
+        values: by the names of VarHandleOps, those of `prepared` among them; `aligned`: the session takes
+            them over.
+        config: the `ConfigProto` of the session.
+    """
+    session = tf.compat.v1.Session(graph=prepared.graph, config=config)
     try:
-        options = config_pb2.CallableOptions(feed=feeds, target=targets)
-        session._make_callable_from_options(options)(*values)
+        options = config_pb2.CallableOptions(feed=prepared.feeds, target=prepared.targets)
+        session._make_callable_from_options(options)(*(values[handle] for handle in prepared.handles))
     except BaseException:
         session.close()
         raise

@@ -115,14 +115,14 @@ class FlatGraph:
                     found[key if ":" in key else f"{key}:0"] = None
         return list(found)
 
-    def replace_by_variables(self, values: Mapping[str, Array]) -> dict[str, Array]:
+    def replace_by_variables(self, values: Mapping[str, Array]) -> dict[str, str]:
         """Read tensors from new variables; then drop whatever nothing needs.
 
         Args:
-            values: by tensor of `frontier`, what it is.
+            values: by tensor of `frontier`, what has its shape and type.
 
         Returns:
-            The values of the new variables, by the name of their VarHandleOp.
+            The names of the new VarHandleOps, by tensor.
         """
         renamed, variables = {}, {}
         for tensor, value in values.items():
@@ -132,7 +132,7 @@ class FlatGraph:
             handle.attr["shape"].shape.CopyFrom(tf.TensorShape(value.shape).as_proto())
             handle.attr["shared_name"].s = handle.name.encode()
             renamed[tensor] = node.name
-            variables[handle.name] = value
+            variables[tensor] = str(handle.name)
         for node in self.graph_def.node:
             for index, key in enumerate(node.input):
                 node.input[index] = renamed.get(key if ":" in key else f"{key}:0", key)
@@ -190,9 +190,8 @@ class FlatGraph:
                 needed.add(name)
                 pending.extend(map(node_of, self._nodes[name].input))
         kept_nodes = [node for node in self.graph_def.node if node.name in needed]
-        pruned = graph_pb2.GraphDef(
-            node=kept_nodes, versions=self.graph_def.versions, library=self.graph_def.library
-        )
+        pruned = graph_pb2.GraphDef(node=kept_nodes, versions=self.graph_def.versions)
+        pruned.library.function.extend(called_functions(kept_nodes, self.graph_def.library))
         self._read(pruned)  # names go on where they were: a new node must not get that of an older one
 
     def variables(self) -> list[Any]:
@@ -245,6 +244,22 @@ class FlatGraph:
         node = self.graph_def.node.add(name=name, op=op, input=inputs)
         self._nodes[name] = node
         return node
+
+
+def called_functions(nodes: Iterable[Any], library: Any) -> list[Any]:
+    """The functions of `library` that `nodes` call, and those that these call."""
+    functions = {function.signature.name: function for function in library.function}
+    pending, called = list(nodes), dict[str, Any]()
+    while pending:
+        node = pending.pop()
+        names = [node.op]
+        for attribute in node.attr.values():
+            names += [attribute.func.name, *(function.name for function in attribute.list.func)]
+        for name in names:
+            if name in functions and name not in called:
+                called[name] = functions[name]
+                pending.extend(functions[name].node_def)
+    return list(called.values())
 
 
 def _renamed(key: str, names: Mapping[str, str]) -> str:

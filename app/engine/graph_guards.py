@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
 import tensorflow as tf
 from tensorflow.python.framework import op_def_registry
 
-from app.engine.flat_graph import node_of
+from app.engine.flat_graph import called_functions, node_of
 
 _HARMLESS = frozenset(
     (
@@ -83,19 +84,9 @@ def fault(graph_def: Any) -> str | None:
 
 def ops_of(graph_def: Any) -> dict[str, None]:
     """Every op of the graph's nodes and of the functions that they call."""
-    functions = {function.signature.name: function for function in graph_def.library.function}
-    pending, called, seen = [*graph_def.node], set[str](), dict[str, None]()
-    while pending:
-        node = pending.pop()
-        seen[node.op] = None
-        names = [node.op]
-        for attribute in node.attr.values():
-            names += [attribute.func.name, *(function.name for function in attribute.list.func)]
-        for name in names:
-            if name in functions and name not in called:
-                called.add(name)
-                pending.extend(functions[name].node_def)
-    return seen
+    called = called_functions(graph_def.node, graph_def.library)
+    nodes = [*graph_def.node, *itertools.chain.from_iterable(function.node_def for function in called)]
+    return dict.fromkeys(node.op for node in reversed(nodes))
 
 
 def bytes_of(node: Any) -> int:

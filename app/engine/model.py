@@ -7,11 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
-from tensorflow.python.framework import tensor_util
-
 from app.engine import dtypes
 from app.engine.dtypes import Array
-from app.engine.signature import Signature, TensorSpec, spec_of
+from app.engine.signature import Signature, TensorSpec, read_signature
 from app.errors import invalid_argument
 
 # A client may ask for any subset of a signature's outputs; this bounds what is kept for them.
@@ -33,7 +31,7 @@ class Model(abc.ABC):
     def __init__(self, signature_defs: Mapping[str, Any]) -> None:
         """Read `signature_defs`, name to `SignatureDef`."""
         self.signature_defs = dict(signature_defs)
-        self.signatures = {name: _signature(name, proto) for name, proto in signature_defs.items()}
+        self.signatures = {name: read_signature(name, proto) for name, proto in signature_defs.items()}
         # Bound to the signatures, not to self: a cycle would keep the version's memory until a collection.
         self._plan = lru_cache(maxsize=PLANS_KEPT)(partial(_make_plan, self.signatures))
 
@@ -137,13 +135,3 @@ def _make_plan(
     signature = signatures[name]
     fetches = dict.fromkeys(signature.outputs[alias].tensor for alias in aliases)
     return sorted_feeds(signature.inputs.values()), tuple(fetches)
-
-
-def _signature(name: str, proto: Any) -> Signature:
-    return Signature(
-        name=name,
-        method_name=proto.method_name,
-        inputs={alias: spec_of(alias, info) for alias, info in proto.inputs.items()},
-        outputs={alias: spec_of(alias, info) for alias, info in proto.outputs.items()},
-        defaults={alias: tensor_util.MakeNdarray(value) for alias, value in proto.defaults.items()},
-    )

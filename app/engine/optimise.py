@@ -1,24 +1,39 @@
-"""Makes a loaded model fast, before it is served: rewritten, compared with the original, measured.
+"""Makes a model fast at load, before it is served: rewritten, compared with the original, measured.
 
-The rewritten graph gets a session of its own, so that the original stays as it is until the other has
-proved itself. Both share the memory of the weights that are the same in both.
+The graph is rewritten before the weights are there. The rewritten one gets a session of its own, so that
+the original stays as it is until the other has proved itself. Both share the memory of the weights that are
+the same in both.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework import graph_pb2
+
 from app.engine import graph_rewrite
 from app.engine.budget import Budget, KeepOriginalError
-from app.engine.fast_session import open_session, read_variables
+from app.engine.dtypes import Array
+from app.engine.fast_session import (
+    VariableGraph,
+    open_session,
+    reads_after,
+    restore_and_read,
+    unoptimised,
+    with_variables,
+)
 from app.engine.flat_graph import FlatGraph
 from app.engine.fold import fold_normalisation
 from app.engine.graph_guards import bytes_of, obstacle, ops_of
 from app.engine.session_model import SessionModel
-from app.engine.static_values import StaticValues, aligned
+from app.engine.signature import Signature, read_signature
+from app.engine.static_values import StaticValues, aligned, stand_in
 from app.engine.trial import Trial
 
 # Below this there is nothing to gain that would be worth a load's time.
@@ -27,8 +42,10 @@ LEAST_WEIGHT_BYTES = 256 * 1024
 MOST_GRAPH_BYTES = 8 * 1024 * 1024
 # No signature may lose more, and one must gain as much. Measured at load, next to everything else.
 _LEAST_GAIN, _WORTHWHILE_GAIN = 0.97, 1.05
-# What steps take at most, in first runs of the original: TensorFlow optimises the same graph there.
-_REWRITE_COST, _READ_COST, _SESSION_COST = 0.3, 0.35, 0.25
+# What a step takes at most, in first runs of the original: TensorFlow optimises the same graph there.
+_SESSION_COST = 0.25
+# Of the time that there is, this is used: the last steps may take longer than they should.
+_MARGIN = 0.9
 
 logger = logging.getLogger(__name__)
 
@@ -46,89 +63,183 @@ class Optimisation:
     load_factor: float = 2.0
 
 
-def optimise(
-    model: SessionModel, config: Any, graph_bytes: int, optimisation: Optimisation, load_seconds: float
-) -> SessionModel:
-    """A faster model with the same answers, or `model` itself. The log says which, and why.
+@dataclass(frozen=True)
+class _Rewritten:
+    """What takes the original's place.
 
-    Args:
-        model: restored and initialised; nothing has run yet. It is closed if another takes its place.
-        config: the `ConfigProto` of its session.
-        graph_bytes: the size of its graph, constants included.
-        optimisation: what may be done.
-        load_seconds: what the load took so far. With the first runs, the measure of the time that there is.
+    Attributes:
+        graph: to be run by a session.
+        computed: the variables that are made from others: the tensor of `source` with the value, by name.
+        source: the nodes from which values are computed.
+        report: what was done.
     """
-    started = time.monotonic()
-    work = _Work(model, config, optimisation)
-    try:
-        work.check_guards(graph_bytes)
-        fast = work.run(load_seconds, time.monotonic() - started)
-    except Exception as reason:  # whatever it is, the original can be served
-        work.give_up()
-        if not isinstance(reason, KeepOriginalError):
-            logger.exception("Making a model fast failed")
-        logger.info("Model kept as it is: %s (%.3f s).", reason, time.monotonic() - started)
-        return model
-    logger.info(
-        "Model made fast: %s. Load and first runs took %.3f s, this %.3f s more.",
-        work.report,
-        load_seconds + work.first_seconds,
-        time.monotonic() - started - work.first_seconds,
-    )
-    model.close()
-    return fast
+
+    graph: VariableGraph
+    computed: Mapping[str, str]
+    source: Mapping[str, Any]
+    report: str
 
 
-class _Work:
-    """The steps on one model, and what they share."""
+def begin(meta_graph: Any, config: Any, optimisation: Optimisation) -> Optimising | None:
+    """The work on one model, if there is any hope; the log says why not."""
+    signatures = [read_signature(name, proto) for name, proto in meta_graph.signature_def.items()]
+    work = Optimising([signature for signature in signatures if signature.is_callable], config, optimisation)
+    return work if work.attempt(lambda: work.check_guards(meta_graph.graph_def)) else None
 
-    def __init__(self, model: SessionModel, config: Any, optimisation: Optimisation) -> None:
-        self.report = ""
-        self.first_seconds = 0.0
-        self._model = model
+
+class Optimising:
+    """The steps on one model, and what they share: `rewrite`, `restore`, then `finish`."""
+
+    def __init__(self, signatures: Sequence[Signature], config: Any, optimisation: Optimisation) -> None:
+        """Nothing is done yet.
+
+        Args:
+            signatures: those that can be called.
+            config: the `ConfigProto` of the model's session.
+            optimisation: what may be done.
+        """
+        self._started = time.monotonic()
+        self._signatures = signatures
         self._config = config
         self._bfloat16 = optimisation.bfloat16
         self._load_factor = optimisation.load_factor
-        self._fast: SessionModel | None = None
-        self._graph_def: Any = None
-        self._signatures = [signature for signature in model.signatures.values() if signature.is_callable]
+        self._rewritten: _Rewritten | None = None
+        self._saver_def: Any = None
+        self._reads: Mapping[str, Any] = {}
+        self._weights: dict[str, Array] = {}
         self._tensors = list(
             dict.fromkeys(
                 spec.tensor
-                for signature in self._signatures
+                for signature in signatures
                 for spec in (*signature.inputs.values(), *signature.outputs.values())
             )
         )
 
-    def check_guards(self, graph_bytes: int) -> None:
+    def attempt(self, step: Callable[[], None]) -> bool:
+        """Whether `step` went well; the log says why not. Whatever happens, the original can be served."""
+        try:
+            step()
+        except Exception as reason:
+            self._keep(reason)
+            return False
+        return True
+
+    def _keep(self, reason: Exception) -> None:
+        if not isinstance(reason, KeepOriginalError):
+            logger.error("Making a model fast failed", exc_info=reason)
+        logger.info("Model kept as it is: %s (%.3f s).", reason, time.monotonic() - self._started)
+
+    def check_guards(self, graph_def: Any) -> None:
         """Find reasons not to begin, the cheap ones first."""
         if not self._tensors or "" in self._tensors:
             raise KeepOriginalError("no signature of plain tensors")
+        graph_bytes = graph_def.ByteSize()
         if graph_bytes > MOST_GRAPH_BYTES:
             raise KeepOriginalError(
                 f"its graph holds {graph_bytes // 10**6} MB of constants, which would be copied"
             )
-        session = self._model.session
-        devices = [device.device_type for device in session.list_devices()]
-        if devices != ["CPU"]:
+        devices = [device.device_type for device in tf.config.list_physical_devices()]
+        if devices != ["CPU"] or self._config.device_count.get("CPU", 1) > 1:
             raise KeepOriginalError(f"its session has other devices than one CPU: {', '.join(devices)}")
-        needed = FlatGraph(session.graph.as_graph_def(), self._tensors)
+        copy = graph_pb2.GraphDef()
+        copy.CopyFrom(graph_def)
+        self._check_ops(self._pruned(copy))
+
+    def _pruned(self, graph_def: Any) -> Any:
+        needed = FlatGraph(graph_def, self._tensors)
         needed.prune()
-        self._graph_def = needed.graph_def
-        if reason := obstacle(self._graph_def):
+        return needed.graph_def
+
+    @staticmethod
+    def _check_ops(graph_def: Any) -> None:
+        if reason := obstacle(graph_def):
             raise KeepOriginalError(reason)
-        if sum(map(bytes_of, self._graph_def.node)) < LEAST_WEIGHT_BYTES:
+        if sum(map(bytes_of, graph_def.node)) < LEAST_WEIGHT_BYTES:
             raise KeepOriginalError("too small to gain")
-        if not graph_rewrite.GAINING & ops_of(self._graph_def).keys():
+        if not graph_rewrite.GAINING & ops_of(graph_def).keys():
             raise KeepOriginalError("nothing in it to make faster")
 
-    def run(self, load_seconds: float, spent: float) -> SessionModel:
-        """Rewrite, compare, measure; the new model. Of the time that there is, some is `spent`."""
-        trial = Trial(self._model, self._signatures)
-        self.first_seconds = trial.first_seconds
-        budget = Budget((load_seconds + self.first_seconds) * (self._load_factor - 1) - spent)
-        fast = self._fast = self._model.in_session(self._rewritten(budget))
-        trial.ask_larger(budget)
+    def rewrite(self, graph: Any, saver: Any, config: Any) -> bool:
+        """Rewrite the model's graph, before its weights are there; whether it makes sense to go on.
+
+        Args:
+            graph: the `tf.Graph`. Reads of its variables are added to it, nothing else.
+            saver: its `tf.compat.v1.train.Saver`; None if there is none.
+            config: the `ConfigProto` of the sessions to come.
+        """
+        self._config = config
+        return self.attempt(lambda: self._rewrite(graph, saver))
+
+    def _rewrite(self, graph: Any, saver: Any) -> None:
+        if saver is None:
+            raise KeepOriginalError("it has no checkpoint")
+        graph_def = self._pruned(graph.as_graph_def())
+        originals = {node.name: _stand_in(node) for node in graph_def.node if node.op == "VarHandleOp"}
+        flat = FlatGraph(graph_rewrite.flatten(graph_def, self._tensors), self._tensors)
+        flat.prune()
+        known = StaticValues(flat.node, originals, shapes_only=True)
+        folded = fold_normalisation(flat, lambda key: known(key).shape)
+        flat.share()
+        graph_def = graph_rewrite.optimise(flat.graph_def, self._tensors, bfloat16=self._bfloat16)
+        flat = FlatGraph(graph_def, self._tensors)
+        fixed = graph_rewrite.fix_filters(flat)
+        flat.prune()
+        if not folded and not fixed and not self._bfloat16:
+            raise KeepOriginalError("nothing in it to make faster")
+        self._saver_def = saver.saver_def
+        self._reads = reads_after(graph, self._saver_def.restore_op_name, originals)
+        source = graph_pb2.GraphDef()
+        source.CopyFrom(flat.graph_def)
+        known = StaticValues(flat.node, originals, shapes_only=True)
+        variables = flat.replace_by_variables({tensor: known(tensor) for tensor in flat.frontier()})
+        self._rewritten = _Rewritten(
+            graph=with_variables(flat.graph_def),
+            computed={name: tensor for tensor, name in variables.items()},
+            source={node.name: node for node in source.node},
+            report=f"{folded} normalisations folded, {fixed} filters fixed" + ", bfloat16" * self._bfloat16,
+        )
+
+    def restore(self, session: Any, path: str) -> bool:
+        """Restore the model in `session` and look at its weights; False if that failed, whyever."""
+        return self.attempt(lambda: self._restore(session, path))
+
+    def _restore(self, session: Any, path: str) -> None:
+        try:
+            self._weights = restore_and_read(session, self._saver_def, path, self._reads)
+        except tf.errors.OpError as error:
+            raise KeepOriginalError(
+                f"its weights cannot be looked at: {error.message.splitlines()[0]}"
+            ) from error
+
+    def finish(self, original: SessionModel, load_seconds: float) -> SessionModel:
+        """The faster model with the same answers, or the original; the other is closed.
+
+        Args:
+            original: restored and initialised; nothing has run yet.
+            load_seconds: what the load took so far, without the rewriting. With the first runs, the measure
+                of the time that there is.
+        """
+        if not self._weights:
+            return original
+        made: list[SessionModel] = []
+        proved = self.attempt(lambda: self._prove(original, made, load_seconds))
+        self._weights.clear()
+        for model in (original,) if proved else made:
+            model.close()
+        return made[0] if proved else original
+
+    def _prove(self, original: SessionModel, made: list[SessionModel], load_seconds: float) -> None:
+        """Compare and measure the new model, which is put into `made`."""
+        trial = Trial(original, self._signatures)
+        plain_seconds = load_seconds + trial.first_seconds
+        spent = time.monotonic() - self._started
+        budget = Budget(plain_seconds * max(1.0, self._load_factor * _MARGIN) - spent)
+        budget.check("open a session", trial.first_seconds * _SESSION_COST)
+        rewritten = self._rewritten
+        assert rewritten is not None
+        fast = original.in_session(self._fast_session(rewritten))
+        made.append(fast)
+        self._weights.clear()  # the sessions have what they need
         error, agree = trial.compare(fast, budget, lossy=self._bfloat16)
         if self._bfloat16:
             logger.info(
@@ -140,40 +251,27 @@ class _Work:
         slowest, gain = min(gains.items(), key=lambda item: item[1])
         if gain < _LEAST_GAIN or max(gains.values()) < _WORTHWHILE_GAIN:
             raise KeepOriginalError(f"not faster ({gain:.2f} times the speed for {slowest})")
-        speeds = ", ".join(f"{name} {gain:.2f}" for name, gain in gains.items())
-        self.report += f"; times the speed: {speeds}"
-        return fast
-
-    def _rewritten(self, budget: Budget) -> Any:
-        """A session with the rewritten graph."""
-        budget.check("read the weights", self.first_seconds * _READ_COST)
-        names = [node.name for node in self._graph_def.node if node.op == "VarHandleOp"]
-        originals = read_variables(self._model.session, names)
-        budget.check("rewrite the graph", self.first_seconds * _REWRITE_COST)
-        flat = FlatGraph(graph_rewrite.flatten(self._graph_def, self._tensors), self._tensors)
-        flat.prune()
-        known = StaticValues(flat.node, originals)
-        folded = fold_normalisation(flat, lambda key: known(key).shape)
-        flat.share()
-        budget.check("optimise the graph", self.first_seconds * _REWRITE_COST)
-        graph_def = graph_rewrite.optimise(flat.graph_def, self._tensors, bfloat16=self._bfloat16)
-        flat = FlatGraph(graph_def, self._tensors)
-        fixed = graph_rewrite.fix_filters(flat)
-        flat.prune()
-        if not folded and not fixed and not self._bfloat16:
-            raise KeepOriginalError("nothing in it to make faster")
-        budget.check("open a session", self.first_seconds * _SESSION_COST)
-        known = StaticValues(flat.node, originals)
-        variables = flat.replace_by_variables({tensor: aligned(known(tensor)) for tensor in flat.frontier()})
-        variables.update(
-            {node.name: originals[node.name] for node in flat.variables() if node.name in originals}
+        logger.info(
+            "Model made fast: %s; times the speed: %s. It took %.3f s, a plain load some %.3f s.",
+            rewritten.report,
+            ", ".join(f"{name} {gain:.2f}" for name, gain in gains.items()),
+            time.monotonic() - self._started,
+            plain_seconds,
         )
-        self.report = f"{folded} normalisations folded, {fixed} filters fixed" + (
-            ", bfloat16" * self._bfloat16
-        )
-        return open_session(flat, variables, self._config)
 
-    def give_up(self) -> None:
-        """Close what was made."""
-        if self._fast is not None:
-            self._fast.close()
+    def _fast_session(self, rewritten: _Rewritten) -> Any:
+        weights = self._weights
+        known = StaticValues(rewritten.source.__getitem__, weights)
+        values = {
+            name: aligned(known(rewritten.computed[name])) if name in rewritten.computed else weights[name]
+            for name in rewritten.graph.handles
+        }
+        return open_session(rewritten.graph, values, unoptimised(self._config))
+
+
+def _stand_in(handle: Any) -> Array:
+    """What has the shape and the type of a variable."""
+    shape = tf.TensorShape(handle.attr["shape"].shape)
+    if not shape.is_fully_defined():
+        raise KeepOriginalError(f"the shape of its variable {handle.name} is open")
+    return stand_in(tuple(shape.as_list()), np.dtype(tf.as_dtype(handle.attr["dtype"].type).as_numpy_dtype))

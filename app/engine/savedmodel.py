@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
@@ -18,7 +20,7 @@ from tensorflow.python.saved_model import loader_impl
 from app.engine import savedmodel_file
 from app.engine.compute_threads import ComputeThreads
 from app.engine.external_ops import check_external_ops
-from app.engine.optimise import Optimisation, optimise
+from app.engine.optimise import Optimisation, Optimising, begin
 from app.engine.placement import place
 from app.engine.session_model import SessionModel
 from app.engine.status import tensorflow_errors
@@ -59,25 +61,16 @@ def load(
 
     Raises:
         ServingError: NOT_FOUND without a SavedModel or such a meta graph, FAILED_PRECONDITION for
-            ops that are refused, PERMISSION_DENIED for
-            files that cannot be read, DATA_LOSS for a file that does not parse, and whatever
-            TensorFlow answers while restoring.
+            ops that are refused, PERMISSION_DENIED for files that cannot be read, DATA_LOSS for a file
+            that does not parse, and whatever TensorFlow answers while restoring.
     """
     metrics = metrics or TensorFlowMetrics.make(Registry())
     try:
-        model, graph_bytes, seconds = _load(
-            path,
-            tags,
-            config,
-            metrics,
-            device,
-            in_callers_thread=in_callers_thread,
-            before_restore=before_restore,
-            refuse_external_ops=refuse_external_ops,
-            compute=compute,
-        )
-        if optimisation is not None and not device:  # a replica's graph stays as it was placed
-            model = optimise(model, config, graph_bytes, optimisation, seconds)
+        meta_graph = _read(path, tags, refuse_external_ops=refuse_external_ops)
+        # A replica's graph stays as it was placed.
+        work = None if device or optimisation is None else begin(meta_graph, config, optimisation)
+        source = _Source(path, tags, meta_graph.signature_def, device, before_restore, compute)
+        model = source.load(config, metrics, in_callers_thread=in_callers_thread, work=work)
     except BaseException:
         metrics.load_attempts.increment(path, "fail")
         raise
@@ -85,69 +78,100 @@ def load(
     return model
 
 
-def _load(
-    path: str,
-    tags: Sequence[str],
-    config: Any,
-    metrics: TensorFlowMetrics,
-    device: str,
-    *,
-    in_callers_thread: bool,
-    before_restore: Callable[[], None],
-    refuse_external_ops: bool,
-    compute: ComputeThreads | None,
-) -> tuple[SessionModel, int, float]:
-    """The model, the bytes of its graph and the seconds it took."""
-    start = time.perf_counter_ns()
+def _read(path: str, tags: Sequence[str], *, refuse_external_ops: bool) -> Any:
+    """The meta graph, which may be loaded."""
     logger.info("Reading SavedModel from: %s", path)
     meta_graph = savedmodel_file.meta_graph(savedmodel_file.read(path), tags)
     logger.info("Reading meta graph with tags { %s }", " ".join(tags))
     check_external_ops(meta_graph, path, refuse=refuse_external_ops)
-    graph = tf.Graph()
-    if in_callers_thread:
-        config = config_pb2.ConfigProto.FromString(config.SerializeToString())
-        config.inter_op_parallelism_threads = -1  # none: the restore has the priority of who loads
-    session = tf.compat.v1.Session(graph=graph, config=config)
-    metrics.session_created.set(to=True)
+    return meta_graph
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What is loaded: the arguments of `load`, and the signatures that were found."""
+
+    path: str
+    tags: Sequence[str]
+    signature_defs: Mapping[str, Any]
+    device: str
+    before_restore: Callable[[], None]
+    compute: ComputeThreads | None
+
+    def load(
+        self, config: Any, metrics: TensorFlowMetrics, *, in_callers_thread: bool, work: Optimising | None
+    ) -> SessionModel:
+        """The model, which `work` makes fast if it can."""
+        start = time.perf_counter_ns()
+        loader = loader_impl.SavedModelLoader(self.path)
+        graph = tf.Graph()
+        if in_callers_thread:
+            config = config_pb2.ConfigProto.FromString(config.SerializeToString())
+            config.inter_op_parallelism_threads = -1  # none: the restore has the priority of who loads
+        with _loading(self.path):
+            saver = _import(loader, self.tags, graph, self.device)
+            rewriting = time.perf_counter_ns()
+            if work is not None and not work.rewrite(graph, saver, config):
+                work = None
+            rewriting = time.perf_counter_ns() - rewriting
+            self.before_restore()
+            session = tf.compat.v1.Session(graph=graph, config=config)
+        metrics.session_created.set(to=True)
+        try:
+            with _loading(self.path), graph.as_default():
+                stages = _restore(loader, self.tags, session, saver, work)
+        except BaseException:
+            session.close()
+            raise
+        taken = micros(start, time.perf_counter_ns())
+        metrics.load_micros.increment(self.path, by=taken)
+        for stage, stage_micros in stages.items():
+            metrics.load_stage_micros.observe(stage_micros, self.path, stage)
+        logger.info(
+            "SavedModel load for tags { %s }; Status: success: OK. Took %d microseconds.",
+            " ".join(self.tags),
+            taken,
+        )
+        model = SessionModel(
+            session,
+            self.signature_defs,
+            metrics,
+            in_callers_thread=in_callers_thread,
+            compute=self.compute,
+        )
+        return model if work is None else work.finish(model, taken / 1e6 - rewriting / 1e9)
+
+
+@contextmanager
+def _loading(path: str) -> Iterator[None]:
+    """TensorFlow's errors as the user is told of them."""
     try:
-        with graph.as_default(), tensorflow_errors():
-            stages = _restore(path, tags, session, device, before_restore)
+        with tensorflow_errors():
+            yield
     except (OSError, ValueError, RuntimeError) as error:
-        session.close()
         raise ServingError(Code.INVALID_ARGUMENT, f"Cannot load SavedModel in {path}: {error}") from error
-    except BaseException:
-        session.close()
-        raise
-    taken = micros(start, time.perf_counter_ns())
-    metrics.load_micros.increment(path, by=taken)
-    for stage, stage_micros in stages.items():
-        metrics.load_stage_micros.observe(stage_micros, path, stage)
-    logger.info(
-        "SavedModel load for tags { %s }; Status: success: OK. Took %d microseconds.",
-        " ".join(tags),
-        taken,
-    )
-    model = SessionModel(
-        session, meta_graph.signature_def, metrics, in_callers_thread=in_callers_thread, compute=compute
-    )
-    return model, meta_graph.graph_def.ByteSize(), taken / 1e6
 
 
-def _restore(
-    path: str, tags: Sequence[str], session: Any, device: str, before_restore: Callable[[], None]
-) -> dict[str, int]:
-    """Bring the model into `session`, as `SavedModelLoader.load` does; microseconds by stage."""
-    loader = loader_impl.SavedModelLoader(path)
+def _import(loader: Any, tags: Sequence[str], graph: Any, device: str) -> Any:
+    """Bring the model's graph into `graph`; its saver."""
     meta_graph = loader.get_meta_graph_def_from_tags(list(tags))
     if device:
         place(meta_graph, device)
     functions = _take_functions(meta_graph.graph_def)
-    saver, _ = loader.load_graph(session.graph, list(tags))
-    for function in functions:
-        tf.graph_util.import_graph_def(function, name="")
-    before_restore()
+    with graph.as_default():
+        saver, _ = loader.load_graph(graph, list(tags))
+        for function in functions:
+            tf.graph_util.import_graph_def(function, name="")
+    return saver
+
+
+def _restore(
+    loader: Any, tags: Sequence[str], session: Any, saver: Any, work: Optimising | None
+) -> dict[str, int]:
+    """Restore and initialise, as `SavedModelLoader.load` does; microseconds by stage."""
     start = time.perf_counter_ns()
-    loader.restore_variables(session, saver)
+    if work is None or not work.restore(session, loader.variables_path):
+        loader.restore_variables(session, saver)
     restored = time.perf_counter_ns()
     loader.run_init_ops(session, list(tags))
     return {

@@ -85,18 +85,27 @@ def can_compute(node: Any) -> bool:
     return node.op in _COMPUTED
 
 
+def stand_in(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """An array that takes no memory, where only shape and type matter."""
+    return np.broadcast_to(np.zeros((), dtype), shape)
+
+
 class StaticValues:
     """The values of a graph's static tensors."""
 
-    def __init__(self, node: Callable[[str], Any], variables: Mapping[str, Array]) -> None:
+    def __init__(
+        self, node: Callable[[str], Any], variables: Mapping[str, Array], *, shapes_only: bool = False
+    ) -> None:
         """Compute from `variables`, the values by the name of their VarHandleOp.
 
         Args:
             node: the NodeDef of a name.
             variables: what their ReadVariableOps give.
+            shapes_only: whether only shapes and types have to be right; `variables` are then `stand_in`s.
         """
         self._node = node
         self._variables = variables
+        self._shapes_only = shapes_only
         self._kept: dict[str, Array] = {}
 
     def __call__(self, key: str) -> Array:
@@ -117,5 +126,9 @@ class StaticValues:
         if node.op == "ReadVariableOp":
             return self(node.input[0])
         inputs = [self(key) for key in node.input if not key.startswith("^")]
+        if self._shapes_only and node.op in _OF_FLOATS:
+            number = node.attr["DstT" if node.op == "Cast" else "T"].type
+            shape = np.broadcast_shapes(*(value.shape for value in inputs))
+            return stand_in(shape, np.dtype(tf.as_dtype(number).as_numpy_dtype))
         with np.errstate(all="ignore"):  # NaN and infinity are results, as in TensorFlow
             return np.asarray(_COMPUTED[node.op](node, *inputs))

@@ -36,7 +36,7 @@ def test_what_follows_from_weights_is_static() -> None:
 def test_the_frontier_becomes_variables_and_what_only_it_needs_goes() -> None:
     graph = flat(scaled)
     assert graph.frontier() == ["scale:0"]
-    (name,) = graph.replace_by_variables({"scale:0": np.array([2, 4], np.float32)})
+    (name,) = graph.replace_by_variables({"scale:0": np.array([2, 4], np.float32)}).values()
     assert sorted(node.name for node in graph.variables()) == sorted(["b", name])
     assert "scale" not in {node.name for node in graph.graph_def.node}
     assert graph.node(name).attr["dtype"].type == tf.float32.as_datatype_enum

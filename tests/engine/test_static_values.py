@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from app.engine.static_values import StaticValues, aligned, can_compute
+from app.engine.static_values import StaticValues, aligned, can_compute, stand_in
 
 FLOATS = arrays.arrays(np.float32, (2, 3), elements=st.integers(-64, 64).map(lambda n: n / 8))
 
@@ -21,7 +21,10 @@ def computed(make: Any, *values: Any) -> tuple[Any, Any]:
     nodes = {node.name: node for node in graph.as_graph_def().node}
     assert all(map(can_compute, nodes.values()))
     with tf.compat.v1.Session(graph=graph) as session:
-        return StaticValues(nodes.__getitem__, {})(result.name), session.run(result)
+        found = StaticValues(nodes.__getitem__, {})(result.name)
+        form = StaticValues(nodes.__getitem__, {}, shapes_only=True)(result.name)
+        assert (form.shape, form.dtype) == (found.shape, found.dtype)
+        return found, session.run(result)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +49,14 @@ def test_numpy_computes_what_tensorflow_does(make: Any, x: Any, y: Any) -> None:
     assert found.dtype == expected.dtype
     assert found.shape == expected.shape
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_what_stands_in_takes_no_memory() -> None:
+    found = stand_in((1000, 1000, 1000, 1000), np.dtype(np.float32))
+    assert found.shape == (1000, 1000, 1000, 1000)
+    assert not any(found.strides)
+    assert found.base is not None
+    assert found.base.nbytes == 4
 
 
 def test_only_floats_are_computed() -> None:
