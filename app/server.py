@@ -219,13 +219,12 @@ class Server:
         self._readiness.start()
         self._manager.start()
         self._source.start()
-        models = self._together.start()
-        if models is None:
-            models = self._configured_models()
+        others = self._together.start()
+        models = self._configured_models() if others is None else others
         if models is None:
             logger.info("Taking no action for empty config.")
         else:
-            self._models.apply(models, noun="servable")
+            self._models.apply(models, noun="servable", served_elsewhere=others is not None)
         self._manager.initial_loads_done()
         self._loader.requests_begin()
         self._together.join()

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
+from tensorflow.python.framework import tensor_util
+
 from app.engine import dtypes
 from app.engine.dtypes import Array
-from app.engine.signature import Signature, TensorSpec, read_signature
+from app.engine.signature import Signature, TensorSpec, spec_of
 from app.errors import invalid_argument
 
 # A client may ask for any subset of a signature's outputs; this bounds what is kept for them.
@@ -135,3 +137,14 @@ def _make_plan(
     signature = signatures[name]
     fetches = dict.fromkeys(signature.outputs[alias].tensor for alias in aliases)
     return sorted_feeds(signature.inputs.values()), tuple(fetches)
+
+
+def read_signature(name: str, proto: Any) -> Signature:
+    """Read a `SignatureDef` proto."""
+    return Signature(
+        name=name,
+        method_name=proto.method_name,
+        inputs={alias: spec_of(alias, info) for alias, info in proto.inputs.items()},
+        outputs={alias: spec_of(alias, info) for alias, info in proto.outputs.items()},
+        defaults={alias: tensor_util.MakeNdarray(value) for alias, value in proto.defaults.items()},
+    )

@@ -31,8 +31,9 @@ from app.engine.fast_session import (
 from app.engine.flat_graph import FlatGraph
 from app.engine.fold import fold_normalisation
 from app.engine.graph_guards import bytes_of, obstacle, ops_of
+from app.engine.model import read_signature
 from app.engine.session_model import SessionModel
-from app.engine.signature import Signature, read_signature
+from app.engine.signature import Signature
 from app.engine.static_values import StaticValues, aligned, stand_in
 from app.engine.trial import Trial
 

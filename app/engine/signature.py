@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from tensorflow.python.framework import tensor_util
 
 from app.engine import dtypes
 from app.engine.dtypes import Array, DType
@@ -62,17 +61,6 @@ def spec_of(alias: str, tensor_info: Any) -> TensorSpec:
     if tensor_info.HasField("tensor_shape") and not tensor_info.tensor_shape.unknown_rank:
         shape = tuple(dim.size for dim in tensor_info.tensor_shape.dim)
     return TensorSpec(alias, tensor_info.name, dtypes.from_number(tensor_info.dtype), shape)
-
-
-def read_signature(name: str, proto: Any) -> Signature:
-    """Read a `SignatureDef` proto."""
-    return Signature(
-        name=name,
-        method_name=proto.method_name,
-        inputs={alias: spec_of(alias, info) for alias, info in proto.inputs.items()},
-        outputs={alias: spec_of(alias, info) for alias, info in proto.outputs.items()},
-        defaults={alias: tensor_util.MakeNdarray(value) for alias, value in proto.defaults.items()},
-    )
 
 
 def example_input(spec: TensorSpec) -> Array | None:

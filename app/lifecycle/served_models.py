@@ -63,19 +63,24 @@ class ServedModels:
         """The configuration in force, by name. While one is being put into force it is the new one."""
         return self._models
 
-    def apply(self, models: Sequence[ModelConfig], *, noun: str = "model") -> None:
+    def apply(
+        self, models: Sequence[ModelConfig], *, noun: str = "model", served_elsewhere: bool = False
+    ) -> None:
         """Serve exactly `models`, and wait until each new one has a version that is available.
 
         Args:
             models: the full list; what is not in it is unloaded.
             noun: what the error text calls models that did not become available.
+            served_elsewhere: other workers serve just this. So the versions that labels name are
+                available, although nothing is loaded here yet; and what fails to load is no reason
+                to serve nothing.
 
         Raises:
             ServingError: INVALID_ARGUMENT or FAILED_PRECONDITION, and nothing has changed; UNKNOWN if
                 a new model failed to load, and everything else is in force.
         """
         with self._lock:
-            wanted = self._checked(models)
+            wanted = self._checked(models, check_labels=not served_elsewhere)
             if wanted == self._models and models:
                 return
             logged = _logged(wanted)
@@ -95,7 +100,10 @@ class ServedModels:
                 }
             )
             self._board.wake()  # readiness depends on the list too
-            self._wait(before, noun)
+            failures = self._failures(before)
+            if failures and not served_elsewhere:
+                text = f"{len(failures)} {noun}(s) did not become available: {{{''.join(failures)}}}"
+                raise ServingError(Code.UNKNOWN, text)
             logger.info("Finished adding/updating models")
 
     def check(self, models: Sequence[ModelConfig]) -> None:
@@ -103,10 +111,11 @@ class ServedModels:
         with self._lock:
             self._checked(models)
 
-    def _checked(self, models: Sequence[ModelConfig]) -> dict[str, ModelConfig]:
+    def _checked(self, models: Sequence[ModelConfig], *, check_labels: bool = True) -> dict[str, ModelConfig]:
         wanted = {model.name: model for model in models}
         self._check_platforms(wanted.values())
-        self._check_labels(wanted.values())
+        if check_labels:
+            self._check_labels(wanted.values())
         if self._request_logs is not None and not (wanted == self._models and models):
             self._request_logs.check(_logged(wanted))
         return wanted
@@ -140,7 +149,7 @@ class ServedModels:
                     "currently available for inference",
                 )
 
-    def _wait(self, before: Mapping[str, list[VersionStatus]], noun: str) -> None:
+    def _failures(self, before: Mapping[str, list[VersionStatus]]) -> list[str]:
         """Wait until every model in `before` has a version that is available or failed since then."""
 
         def since(name: str) -> list[VersionStatus]:
@@ -158,11 +167,7 @@ class ServedModels:
                 failures.append(
                     f"{{{{name: {name} version: {failure.version}}} due to error: {failure.error}}}, "
                 )
-        if failures:
-            raise ServingError(
-                Code.UNKNOWN,
-                f"{len(failures)} {noun}(s) did not become available: {{{''.join(failures)}}}",
-            )
+        return failures
 
 
 def _logged(wanted: Mapping[str, ModelConfig]) -> dict[str, RequestLogging]:

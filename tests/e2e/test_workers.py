@@ -213,6 +213,7 @@ def test_a_reload_reaches_all_workers_or_none(server: ServerProcess, base_path: 
 
 def test_a_worker_that_dies_comes_back_and_the_other_goes_on(server: ServerProcess) -> None:
     served = {each["name"] for each in requests.get(f"{server.rest}/v1/models", timeout=30).json()["models"]}
+    wait_until(lambda: len(workers(server)) == 2, "both count")
     before = workers(server)
     counted = value(page(server), "tensorflow_serving_request_count_total", status="OK")
     clients = Clients(server, count=1)
@@ -224,6 +225,7 @@ def test_a_worker_that_dies_comes_back_and_the_other_goes_on(server: ServerProce
         wait_until(lambda: clients.answers > answered + 20, "the other goes on")
         wait_until(lambda: server.log.count("Exporting HTTP/REST API") >= 3, "it is back")
         wait_until(lambda: workers(server).get("0") not in (None, before["0"]), "it counts")
+        wait_until(lambda: len(workers(server)) == 2, "both count")
     finally:
         clients.stop()
     assert all("Connection" in error for error in clients.errors), "only what it worked on is lost"

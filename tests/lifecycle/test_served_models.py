@@ -164,6 +164,15 @@ def test_with_the_flag_a_new_label_may_name_what_is_not_there_yet_but_may_not_mo
     setting.stop()
 
 
+def test_what_other_workers_serve_is_taken_over_with_its_labels_and_failures(setting: Setting) -> None:
+    models = [setting.model("a", 1, labels={"stable": 1}), setting.model("bad", 66)]
+    assert failure(setting, *models).startswith("FAILED_PRECONDITION: Request to assign label to version 1")
+    setting.models.apply(models, served_elsewhere=True)
+    assert setting.manager.labels.of("a") == {"stable": 1}
+    assert setting.states("a") == {1: State.AVAILABLE}
+    assert setting.states("bad") == {66: State.END}
+
+
 def test_a_new_model_without_versions_is_waited_for(setting: Setting) -> None:
     config = setting.model("late")
     (setting.directory / "late").mkdir()
