@@ -37,6 +37,7 @@ WARM_PART = 0.4  # of the time, after which the process should not grow any more
 MOST_GROWTH = 1.10
 SPARE_THREADS, SPARE_FILES = 8, 12
 SWAP_SECONDS = 2.0
+ERROR_PAUSE_SECONDS = 0.05  # who is refused waits, and leaves the CPU to the server
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,8 @@ class Load:
         """End; waits for the last answers."""
         self._over.set()
         for thread in self._threads:
-            thread.join()
+            if thread.ident is not None:
+                thread.join()
 
     def _run(self, kind: Callable[[requests.Session], None]) -> None:
         with requests.Session() as session:
@@ -95,6 +97,7 @@ class Load:
                     self.answers[kind.__name__] += 1
                 except Exception as error:
                     self.errors.append(f"{kind.__name__}: {error!r}"[:300])
+                    self._over.wait(ERROR_PAUSE_SECONDS)
 
     def _post(self, session: requests.Session, rows: int) -> None:
         url = self.server.url(":predict")
@@ -218,12 +221,14 @@ def killed(server: ServerProcess) -> list[str]:
     """Kill the worker under load: clients may see connection errors, and nothing else."""
     load = Load(server)
     load.start()
-    time.sleep(1)
-    os.kill(server.worker_pid(), signal.SIGKILL)
-    server.wait_log("The serving process died; starting it again.")
-    server.wait_ready()
-    time.sleep(1)
-    load.stop()
+    try:
+        time.sleep(1)
+        os.kill(server.worker_pid(), signal.SIGKILL)
+        server.wait_log("The serving process died; starting it again.")
+        server.wait_ready()
+        time.sleep(1)
+    finally:
+        load.stop()
     accepted = ("ConnectionError", "UNAVAILABLE", "ConnectionRefusedError", "ConnectionResetError", "b''")
     wrong = [error for error in load.errors if not any(name in error for name in accepted)]
     if not server.predict([1.0]).ok:
