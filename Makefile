@@ -51,7 +51,7 @@ serve: samples ## serve models-sample/half_plus_two: gRPC on 8500, REST on 8501 
 		--model_name=half_plus_two --model_base_path=$(CURDIR)/models-sample/half_plus_two
 
 test: samples ## run every test that needs no Docker Engine (TEST_PROCESSES=2, ARGS="-k word")
-	$(RUN) -m pytest -m "not container" --numprocesses $(TEST_PROCESSES) --dist loadfile $(ARGS)
+	$(RUN) -m pytest -m "not container" --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-container: samples ## build the image and test it in containers (needs a Docker Engine)
 	DOCKER=$(DOCKER) $(RUN) -m pytest -m container tests/container $(ARGS)
