@@ -58,7 +58,7 @@ class Load:
         wait_until(
             lambda: self.lost or all(self.counts[key] >= goal[key] for key in goal), "requests are answered"
         )
-        assert self.lost == []
+        assert not self.lost, self.lost[:10]
 
     def _repeat(self, transport: str, run: Callable[[], contextlib.AbstractContextManager[Any]]) -> None:
         with run() as ask:
@@ -124,7 +124,7 @@ class Swarm:
             good = [one for one in self.replicas() if image in (None, one.image and one.image.id)]
             return good if len(good) == len(everything) == count else []
 
-        found: list[Container] = wait_until(there, f"{count} replicas", 120)
+        found: list[Container] = wait_until(there, f"{count} replicas", 300)
         return found
 
     def scale(self, count: int) -> list[Container]:

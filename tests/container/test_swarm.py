@@ -176,7 +176,7 @@ def test_a_secret_is_changed_for_another(swarm: Swarm) -> None:
     wait_until(
         lambda: len(now := {one.id for one in swarm.replicas()}) == len(before) and not now & before,
         "all replicas are new",
-        120,
+        300,
     )
     swarm.wait_replicas(len(before))
     assert requests.get(swarm.load.rest, headers=headers, timeout=30).ok
@@ -200,7 +200,7 @@ def test_it_rolls_to_a_new_image_and_back(
     wait_until(
         lambda: swarm.service.attrs.get("UpdateStatus", {}).get("State") == "rollback_completed",
         "the swarm has gone back",
-        120,
+        300,
     )
     swarm.wait_replicas(2, new.id)
     swarm.load.goes_on()
