@@ -43,7 +43,7 @@ from app.options import Options  # noqa: E402
 from app.telemetry.instruments import Distribution  # noqa: E402
 from app.telemetry.metrics import Registry  # noqa: E402
 from app.telemetry.serving_metrics import BatchingMetrics  # noqa: E402
-from bench.batching_report import Line, Ratio, merge_into  # noqa: E402
+from bench.batching_report import HEADER, Line, Ratio, merge_into  # noqa: E402
 
 SAMPLES = REPOSITORY / "models-sample"
 REPORT = REPOSITORY / "bench" / "batching.md"
@@ -151,7 +151,7 @@ def main() -> None:
             line = compare(name, clients)
             print(line.text, flush=True)
             if not arguments.dry:
-                merge_into(REPORT, [line], list(MODELS))
+                merge_into(REPORT, HEADER, [line.text], list(MODELS))
 
 
 def compare(name: str, clients: int) -> Line:

@@ -16,7 +16,8 @@ it and the other half, in which all ways take turns, is compared, so that neithe
 
 Each ratio is adaptive batching's figure over that of the other way: the median of the rounds, and in brackets
 the lowest and the highest. Rates are better above 1, the 99th percentile of the latency (p99) below 1.
-Clients are threads that call the model, each again and again; they share the CPUs with it.
+Clients are threads that call the model, each again and again; they share the CPUs with it. What clients of a
+complete server see is in [batching_served.md](batching_served.md).
 
 | Model | Clients | By hand | Rate / hand | p99 / hand | Rate / unbatched | p99 / unbatched | Rows a batch |
 |---|---|---|---|---|---|---|---|
@@ -72,19 +73,26 @@ class Line:
         return f"| {' | '.join(map(str, cells))} |"
 
 
-def merge_into(report: Path, lines: Sequence[Line], models: Sequence[str]) -> None:
-    """Put `lines` in the place of older ones in the table of `report`, which is sorted by `models`.
+def merge_into(report: Path, header: str, rows: Sequence[str], models: Sequence[str]) -> None:
+    """Put `rows` in the place of older ones in the table of `report`, which is sorted by `models`.
 
     What stands below the table stays.
+
+    Args:
+        report: a file, which need not be there.
+        header: what stands above the first row.
+        rows: each begins with the model and the number of clients.
+        models: their order.
     """
     table, after = {}, ""
     if report.exists():
-        _, _, rest = report.read_text(encoding="utf-8").partition("|---|---|---|---|---|---|---|---|\n")
-        rows, _, after = rest.partition("\n\n")
-        table = {_key(row): row for row in rows.splitlines()}
-    table |= {(line.model, line.clients): line.text for line in lines}
+        ruler = header.splitlines()[-1]
+        _, _, rest = report.read_text(encoding="utf-8").partition(f"{ruler}\n")
+        old, _, after = rest.partition("\n\n")
+        table = {_key(row): row for row in old.splitlines()}
+    table |= {_key(row): row for row in rows}
     order = sorted(table, key=lambda key: (models.index(key[0]), key[1]))
-    text = HEADER + "\n".join(table[key] for key in order) + "\n"
+    text = header + "\n".join(table[key] for key in order) + "\n"
     report.write_text(text + (f"\n{after}" if after.strip() else ""), encoding="utf-8")
 
 
