@@ -70,6 +70,7 @@ class Manager(Generic[S]):
             black_box: told what versions do; one of its own if None.
         """
         self._box = black_box or BlackBox()
+        self._mark = self._box.mark
         self.labels = Labels()
         self._table = VersionTable[S](board)
         self._changed = self._table.changed
@@ -115,21 +116,24 @@ class Manager(Generic[S]):
         Raises:
             ServingError: NOT_FOUND if it is not available.
         """
-        with self._table.lock:
-            versions = self._table.models.get(model, {})
-            version = self._table.newest.get(model) if number is None else versions.get(number)
+        table = self._table
+        with table.lock:
+            version = table.newest.get(model) if number is None else table.models.get(model, {}).get(number)
             if version is None or version.state is not State.AVAILABLE or version.servable is None:
                 wanted = f"Latest({model})" if number is None else f"Specific({model}, {number})"
                 raise not_found(f"Servable not found for request: {wanted}")
             version.handles += 1
-            self._box.mark(version.slot, Activity.RUNNING)
-            return Handle(version, version.servable, self._release)
+            if version.handles == 1:
+                self._mark(version.slot, Activity.RUNNING)
+            if version.handle is None:
+                version.handle = Handle(version, version.servable, self._release)
+            return version.handle
 
     def _release(self, version: Version[S]) -> None:
         with self._table.lock:
             version.handles -= 1
             if version.handles == 0:
-                self._box.mark(version.slot, Activity.IDLE)
+                self._mark(version.slot, Activity.IDLE)
                 if version.state is State.UNLOADING:
                     self._changed.notify_all()
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable
 from functools import lru_cache
 
 from app.options import Options
-from app.placement import STALL_SECONDS, Placement
+from app.placement import STALL_SECONDS, WATCHED, Placement
 from app.rest.service import Reply, RestService
 
 LARGEST_BODY = 64 * 1024 * 1024
@@ -24,9 +24,6 @@ _TARGET = re.compile(
     rb"/v1/models/[\w.%-]+(/versions/[0-9]+|/labels/[\w.%-]+)?:(predict|classify|regress)", re.ASCII
 )
 _TARGETS_KEPT = 1024
-# To ask for a thread's CPU time costs a tenth of a small request. So a first long call gets the benefit of
-# the doubt, that others had the CPU, and after it so many are measured.
-_WATCHED = 100
 _LONGEST_TARGET = 256
 # Python lets a thread keep its lock for 5 ms, and for as long as a call into C takes.
 _LONGEST_HELD_SECONDS = 15e-3
@@ -68,7 +65,6 @@ class Direct:
         self.largest_body = min(LARGEST_BODY, options.rest_api_max_body_mb * 1024 * 1024 or LARGEST_BODY)
         self._service = service
         self._placement = placement
-        self._watched = 0
         self.is_draining = is_draining
         self.enabled = not (
             options.rest_api_enable_cors_support
@@ -85,13 +81,14 @@ class Direct:
         target = target_of(url)
         if target is None or self._usual_way():
             return None
-        kind = kind_of(target, body)
-        if not self._placement.inline(kind):
+        placement = self._placement
+        record = placement.find(kind_of(target, body))
+        if record is None or not record.inline:
             return None
         traffic = self._service.traffic(target)
         traffic.begin()
         sent = 0
-        watched = self._watched > 0
+        watched = placement.watched > 0
         cpu_start = time.thread_time() if watched else 0.0
         start = time.perf_counter()
         try:
@@ -105,13 +102,13 @@ class Direct:
         held = held_seconds(reply, seconds)
         stalled = seconds - held
         if watched:
-            self._watched -= 1
+            placement.watched -= 1
             cpu_seconds = max(0.0, time.thread_time() - cpu_start - held)
         else:
             cpu_seconds = min(stalled, STALL_SECONDS)
         if stalled > STALL_SECONDS:
-            self._watched = _WATCHED
-        self._placement.ran(kind, stalled, cpu_seconds, inline=True)
+            placement.watched = WATCHED
+        record.ran_inline(stalled, cpu_seconds)
         return reply
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from functools import lru_cache
 
 from app.errors import ServingError
 from app.rpc.http2 import frames
 from app.rpc.http2.headers import OK_BLOCK, RequestHead, answer_block
 from app.rpc.http2.intake import Intake
 from app.rpc.http2.limits import Limits
-from app.rpc.http2.messages import PREFIX_BYTES
+from app.rpc.http2.messages import PREFIX_BYTES, prefix
 from app.rpc.http2.outbox import Outbox
 
 _FRAME = struct.Struct(">BHBBL")
@@ -25,10 +26,15 @@ _DATA_AND_PREFIX = struct.Struct(">BHBBLBL")
 _BOTH_BYTES = _FRAME_BYTES + PREFIX_BYTES
 _END_BOTH = frames.END_HEADERS | frames.END_STREAM
 
+# The frames of an answer but for the stream's number, which stands at the end of each head.
+_BEFORE_NUMBER = 5
 _BLOCK = answer_block()
-# Headers, and data up to the message; then the trailers.
-_OPENING = struct.Struct(f">BHBBL{len(_BLOCK)}sBHBBLBL")
-_CLOSING = struct.Struct(f">BHBBL{len(OK_BLOCK)}s")
+_OPENING = frames.head(len(_BLOCK), frames.HEADERS, frames.END_HEADERS, 0)[:_BEFORE_NUMBER]
+_CLOSING = frames.head(len(OK_BLOCK), frames.HEADERS, _END_BOTH, 0)[:_BEFORE_NUMBER]
+# Sizes of answers whose parts are remembered: most methods have few.
+_SIZES_KEPT = 256
+# Above it, an answer is not copied once more to be one piece.
+_LARGEST_JOINED = 16 << 10
 
 Answer = bytes | ServingError
 AtOnce = Callable[[RequestHead, bytes], Answer | None]
@@ -91,19 +97,23 @@ class Express:
                 or not number & 1
                 or payload > self._max_frame
                 or payload > self._stream_window
-                or not intake.has_room(payload)
+                or intake.taken + payload > intake.window
             ):
                 break
             head = known.get(data[position + _FRAME_BYTES : middle])
-            if head is None or not head.is_plain:
+            if head is None:
                 break
             answer = at_once(head, data[middle + _BOTH_BYTES : end])
             if answer is None:
                 break
-            intake.take(payload)
+            intake.taken += payload
+            named = data[position + _BEFORE_NUMBER : position + _FRAME_BYTES]
             position, last = end, number
-            if isinstance(answer, bytes) and outbox.has_room(len(answer) + PREFIX_BYTES):
-                outbox.put_answer(_framed(number, answer), len(answer) + PREFIX_BYTES)
+            if (
+                isinstance(answer, bytes)
+                and (length := len(answer) + PREFIX_BYTES) <= outbox.max_frame
+                and outbox.put_answer(_framed(named, answer), length)
+            ):
                 answered += 1
             else:
                 late(number, head, answer)
@@ -111,15 +121,14 @@ class Express:
         return position, last, answered
 
 
-def _framed(number: int, message: bytes) -> tuple[bytes, bytes, bytes]:
-    """The frames of an answer on stream `number`: headers, the message, trailers."""
-    length = len(message)
-    size = length + PREFIX_BYTES
-    return (
-        _OPENING.pack(
-            *(0, len(_BLOCK), frames.HEADERS, frames.END_HEADERS, number, _BLOCK),
-            *(size >> 16, size & 0xFFFF, frames.DATA, 0, number, 0, length),
-        ),
-        message,
-        _CLOSING.pack(0, len(OK_BLOCK), frames.HEADERS, _END_BOTH, number, OK_BLOCK),
-    )
+def _framed(number: bytes, message: bytes) -> tuple[bytes, ...]:
+    """The frames of an answer on the stream of this number: headers, the message, trailers."""
+    between, before = _before(len(message))
+    parts = (_OPENING, number, between, number, before, message, _CLOSING, number, OK_BLOCK)
+    return (b"".join(parts),) if len(message) <= _LARGEST_JOINED else parts
+
+
+@lru_cache(maxsize=_SIZES_KEPT)
+def _before(length: int) -> tuple[bytes, bytes]:
+    """What stands before and after the second number of an answer whose message has this length."""
+    return _BLOCK + frames.head(length + PREFIX_BYTES, frames.DATA, 0, 0)[:_BEFORE_NUMBER], prefix(length)

@@ -48,6 +48,7 @@ class Lifetime:
         self._refuse_above = frames.LARGEST_WINDOW
         self._reset: deque[int] = deque(maxlen=_RESETS_KEPT)
         self._resets = Patience(*WASTE)
+        self._answers = 0
 
     @property
     def settled(self) -> bool:
@@ -82,12 +83,18 @@ class Lifetime:
 
     def _finished(self, stream: Stream) -> None:
         """The end of a stream is on its way."""
-        self._control.answered()
-        self._resets.regain()
+        self._answers += 1
         if not stream.ended:  # the client need not send the rest
             self.outbox.put(frames.rst_stream(stream.id, ErrorCode.NO_ERROR))
             self._reset.append(stream.id)
         self._forget(stream)
+
+    def _reward(self) -> None:
+        """Let answers count for the client: only what it may send because of them asks for that."""
+        if self._answers:
+            self._control.answered()
+            self._resets.regain(self._answers)
+            self._answers = 0
 
     def _forget(self, stream: Stream) -> None:
         del self.streams[stream.id]

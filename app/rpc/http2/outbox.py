@@ -18,6 +18,7 @@ class Outbox:
     Attributes:
         waiting_bytes: data that waits for a window.
         sent_bytes: data that had to wait and was sent since.
+        blocked: streams whose data waits, by number.
         initial_window: of streams to come, by the client's settings.
         max_frame: of data, by the client's settings.
     """
@@ -32,7 +33,7 @@ class Outbox:
         self._window = frames.DEFAULT_WINDOW
         self._ready: list[bytes | memoryview] = []
         self._turn = _TURN_BYTES
-        self._blocked: dict[int, Stream] = {}
+        self.blocked: dict[int, Stream] = {}
         self._table_update = b""
 
     # --- frames ---
@@ -68,21 +69,19 @@ class Outbox:
         )
         self._finished(stream)
 
-    def has_room(self, size: int) -> bool:
-        """Whether an answer with so many bytes of data on a new stream can be sent as it is."""
-        return (
-            size <= self.max_frame
-            and size <= self.initial_window
-            and size <= self._window
-            and size <= self._turn
-            and not self._table_update
-        )
+    def put_answer(self, answer: Iterable[bytes], size: int) -> bool:
+        """Send the frames of an answer on a new stream, if that may be done at once; whether it was.
 
-    def put_answer(self, answer: Iterable[bytes], size: int) -> None:
-        """Send the frames of an answer for which there is room; so many bytes of it are data."""
+        Args:
+            answer: the frames.
+            size: how many bytes of it are data; no more than `max_frame`.
+        """
+        if size > self.initial_window or size > self._window or size > self._turn or self._table_update:
+            return False
         self._window -= size
         self._turn -= size
         self._ready += answer
+        return True
 
     def data(self, stream: Stream, message: bytes) -> None:
         """Send a message, as far as windows allow; the rest follows when they open."""
@@ -100,7 +99,7 @@ class Outbox:
         self.waiting_bytes -= sum(map(len, stream.queue))
         stream.queue.clear()
         stream.done = True
-        self._blocked.pop(stream.id, None)
+        self.blocked.pop(stream.id, None)
 
     def _first(self, block: bytes) -> bytes:
         """`block`, after the confirmation of a smaller table that the client may wait for."""
@@ -135,9 +134,9 @@ class Outbox:
         """What can be sent now, in order; ask again once it has been, for there may be more."""
         # One frame of each stream in turn: a large answer must not hold up small ones.
         moved = True
-        while moved and self._blocked and self._turn > 0 and self._window > 0:
+        while moved and self.blocked and self._turn > 0 and self._window > 0:
             moved = False
-            for stream in list(self._blocked.values()):
+            for stream in list(self.blocked.values()):
                 moved |= self._send(stream, at_most=1)
         ready, self._ready = self._ready, []
         self._turn = _TURN_BYTES
@@ -164,9 +163,9 @@ class Outbox:
             else:
                 queue[0] = first[size:]
         if queue:
-            self._blocked[stream.id] = stream
+            self.blocked[stream.id] = stream
             return sent
-        self._blocked.pop(stream.id, None)
+        self.blocked.pop(stream.id, None)
         if stream.trailers is not None and not stream.done:
             stream.done = True
             flags = frames.END_HEADERS | frames.END_STREAM

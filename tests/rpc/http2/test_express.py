@@ -134,7 +134,7 @@ def test_both_ways_say_the_same(parts: list[bytes], most: int, cuts: list[int]) 
         client.send(frames.window_update(0, 1 << 20))
     assert short.connection.over == long.connection.over
     assert short.connection.streams.keys() == long.connection.streams.keys()
-    assert short.connection._intake._taken == long.connection._intake._taken
+    assert short.connection._intake.taken == long.connection._intake.taken
     assert short.connection.outbox._window == long.connection.outbox._window
 
 
