@@ -46,12 +46,6 @@ class HttpProtocol(LimitedProtocol):
         direct: Direct | None = getattr(self.app, "direct", None)
         self._direct = direct if direct is not None and direct.enabled else None
         self._pieces: list[bytes] | None = None  # of the body of a plain request
-        self._turn_ends = 0.0
-
-    def data_received(self, data: bytes) -> None:
-        """What arrived is one turn."""
-        self._turn_ends = time.monotonic() + _TURN_SECONDS
-        super().data_received(data)
 
     def on_headers_complete(self) -> None:
         """Wait for the body of a plain request; anything else begins now."""
@@ -78,7 +72,8 @@ class HttpProtocol(LimitedProtocol):
             return
         self.end_arrival()
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        reply = self._direct.answer(self.url, body) if time.monotonic() < self._turn_ends else None
+        in_turn = time.monotonic() < self._heard + _TURN_SECONDS  # what arrived together is one turn
+        reply = self._direct.answer(self.url, body) if in_turn else None
         if reply is not None:
             self._write(reply, self._direct.is_draining())
             return
@@ -128,4 +123,4 @@ class HttpProtocol(LimitedProtocol):
         self.transport.write(b"".join(parts))
         if ending:
             self.transport.close()
-        self.on_response_complete()
+        self.answered_at_once()

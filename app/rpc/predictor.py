@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import weakref
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from app.options import Options
 from app.rpc.method import Call
 from app.telemetry.ferry_metrics import RunClock
 from app.telemetry.observation import current, note_run
+from app.telemetry.request_times import RequestTimes
 from app.telemetry.serving_metrics import ServingMetrics
 
 
@@ -36,7 +38,7 @@ class _Plan:
         inputs: their numbers, in this order.
         fetches: names of the tensors to compute.
         outputs: for each output, in its order, which of them it is; empty if they are the fetches.
-        clock: counts the requests.
+        times: where the requests are counted.
     """
 
     model: weakref.ref[Model]
@@ -45,7 +47,7 @@ class _Plan:
     inputs: tuple[Numbers, ...] = ()
     fetches: tuple[str, ...] = ()
     outputs: tuple[int, ...] = ()
-    clock: _Clock | None = None
+    times: RequestTimes | None = None
 
 
 class Predictor:
@@ -65,7 +67,8 @@ class Predictor:
         self._as_content = options.enable_serialization_as_tensor_content
         self._metrics = metrics
         self._patterns = Patterns()
-        self._clocks: dict[str, _Clock] = {}
+        self._times: dict[str, RequestTimes] = {}
+        self._lock = threading.Lock()
 
     # --- messages ---
 
@@ -113,8 +116,8 @@ class Predictor:
                 plan = pattern.plan
                 if plan is None or plan.model() is not model:
                     plan = pattern.plan = self._plan(pattern, handle, message)
-                writer, clock = plan.writer, plan.clock
-                if writer is None or clock is None:
+                writer, times = plan.writer, plan.times
+                if writer is None or times is None:
                     return None
                 if call.deadline is not None:
                     check_deadline(call.deadline)
@@ -138,12 +141,19 @@ class Predictor:
         except Exception:
             self._metrics.request_count.increment(name, Code.INTERNAL.name)
             raise
-        clock.count(start, run_start, run_end)
+        times.add(start, run_start, run_end, time.perf_counter_ns())
         return answer
 
     def learn(self, message: Buffer, request: Any) -> None:
         """See whether requests like this one can be answered from their bytes from now on."""
         self._patterns.missed(message, request)
+
+    def _times_of(self, name: str) -> RequestTimes:
+        """Where requests to a model are counted; only names of models that are there come here."""
+        with self._lock:
+            if name not in self._times:
+                self._times[name] = RequestTimes(self._metrics, name, "Predict", "GRPC")
+            return self._times[name]
 
     def _plan(self, pattern: Pattern, handle: LoadedVersion, message: Buffer) -> _Plan:
         """How to answer; without a writer for what is refused, or more complicated."""
@@ -167,8 +177,6 @@ class Predictor:
             return none
         tensors = tuple(output.tensor for output in outputs)
         fetches = tuple(dict.fromkeys(tensors))
-        if pattern.spec.name not in self._clocks:  # only names of models that are there come here
-            self._clocks[pattern.spec.name] = _Clock(self._metrics, pattern.spec.name)
         spec = _response(pattern.spec, handle).SerializeToString()
         return _Plan(
             weakref.ref(model),
@@ -177,27 +185,8 @@ class Predictor:
             inputs=inputs,
             fetches=fetches,
             outputs=() if tensors == fetches else tuple(map(fetches.index, tensors)),
-            clock=self._clocks[pattern.spec.name],
+            times=self._times_of(pattern.spec.name),
         )
-
-
-class _Clock:
-    """The times of one model's requests."""
-
-    def __init__(self, metrics: ServingMetrics, model: str) -> None:
-        self._model = model
-        self._requests = metrics.request_count.increment
-        self._request = metrics.request_micros.series(model, "Predict", "GRPC")
-        self._run = metrics.runtime_micros.series(model, "Predict", "TF1")
-        self._stages = metrics.ferry.stages.series(model, "Predict", "GRPC")
-
-    def count(self, start: int, run_start: int, run_end: int) -> None:
-        """Count a request that succeeded, by readings of `time.perf_counter_ns`."""
-        end = time.perf_counter_ns()
-        self._requests(self._model, "OK")
-        self._request((end - start) // 1000)
-        self._run((run_end - run_start) // 1000)
-        self._stages((run_start - start, run_end - run_start, end - run_end))
 
 
 def _response(spec: ModelSpec, handle: LoadedVersion) -> Any:

@@ -155,7 +155,8 @@ class GrpcCalls:
     @property
     def pending(self) -> bool:
         """Whether `resume` has something to do."""
-        if self._runs.holds and self._runs.pending:
+        runs = self._runs
+        if (runs.later or runs.waiting) and runs.pending:
             return True
         return bool(self._streaming) and any(map(StreamCall.ready, self._streaming))
 

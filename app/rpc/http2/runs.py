@@ -26,6 +26,8 @@ class Runs:
 
     Attributes:
         held_bytes: requests that are complete and wait for their turn.
+        later: those that wait for the loop's next turn.
+        waiting: those that wait for a thread, or for output to be sent.
     """
 
     def __init__(
@@ -52,8 +54,8 @@ class Runs:
         self._arm = arm
         self._flush = flush
         self._limit = service.limits.max_receive
-        self._later: deque[UnaryCall] = deque()  # the loop's turn is over
-        self._waiting: deque[UnaryCall] = deque()  # no thread is free, or too much output waits
+        self.later: deque[UnaryCall] = deque()
+        self.waiting: deque[UnaryCall] = deque()
         self._running = 0
         self._turn_left = _TURN_SECONDS
         self._outbox, self._max_output = connection.outbox, service.limits.max_output
@@ -103,17 +105,17 @@ class Runs:
         here = not (compressed or call.method.blocks or encoding_for(head, limits.compression) != "identity")
         kind = kind_of(head.path, message)
         if self._connection.output_full:
-            self._hold(self._waiting, call)
+            self._hold(self.waiting, call)
         elif here and (call.method.quick or self._service.placement.inline(kind)):
             if self._turn_left <= 0:
-                self._hold(self._later, call)
+                self._hold(self.later, call)
                 return
             outcome = run_timed(head, call.method, call.message, self._limit, call.call, seen=call.seen)
             self._turn_left -= outcome.seconds
             self._service.placement.ran(kind, outcome.seconds, outcome.cpu_seconds, inline=True)
             self._answer(call.stream, outcome.answer)
         elif self._running >= self._service.thread_count:
-            self._hold(self._waiting, call)
+            self._hold(self.waiting, call)
         else:
             self._running += 1
             self._arm(call)
@@ -129,22 +131,17 @@ class Runs:
         self._turn_left = _TURN_SECONDS
 
     @property
-    def holds(self) -> bool:
-        """Whether calls wait here."""
-        return bool(self._later or self._waiting)
-
-    @property
     def pending(self) -> bool:
         """Whether `resume` has something to do."""
         room = self._running < self._service.thread_count and not self._connection.output_full
-        return bool(self._later or (self._waiting and room))
+        return bool(self.later or (self.waiting and room))
 
     def resume(self) -> None:
         """Begin calls that were kept back, as far as there is room."""
         self.new_turn()
-        for queue in (self._later, self._waiting):
+        for queue in (self.later, self.waiting):
             for _ in range(len(queue)):
-                if self._connection.output_full or (queue is self._waiting and not self.pending):
+                if self._connection.output_full or (queue is self.waiting and not self.pending):
                     break
                 call = queue.popleft()
                 self.held_bytes -= call.size
@@ -155,7 +152,7 @@ class Runs:
         if call.future is not None and call.future.cancel():
             self._running -= 1
         call.cancel()
-        for queue in (self._later, self._waiting):
+        for queue in (self.later, self.waiting):
             if call in queue:
                 queue.remove(call)
                 self.held_bytes -= call.size
