@@ -16,6 +16,7 @@ from functools import lru_cache
 from app.options import Options
 from app.placement import STALL_SECONDS, WATCHED, Placement
 from app.rest.service import Reply, RestService
+from app.telemetry.observer import Observer
 
 LARGEST_BODY = 64 * 1024 * 1024
 """In bytes; what is larger goes the usual way."""
@@ -50,7 +51,8 @@ class Direct:
         placement: Placement,
         is_draining: Callable[[], bool],
         *,
-        usual_way: Callable[[], bool] = lambda: False,
+        guarded: bool = False,
+        observer: Observer | None = None,
     ) -> None:
         """Prepare to answer.
 
@@ -59,15 +61,17 @@ class Direct:
             options: of the server; some of them leave nothing to answer here.
             placement: knows which requests are fast.
             is_draining: whether connections are to end with their next answer.
-            usual_way: whether every request has to go it just now: tokens are asked for, say.
+            guarded: whether tokens are asked for, which is not done here.
+            observer: while it wants to see requests, they go the usual way.
         """
-        self._usual_way = usual_way
+        self._observer = observer or Observer()
         self.largest_body = min(LARGEST_BODY, options.rest_api_max_body_mb * 1024 * 1024 or LARGEST_BODY)
         self._service = service
         self._placement = placement
         self.is_draining = is_draining
         self.enabled = not (
-            options.rest_api_enable_cors_support
+            guarded
+            or options.rest_api_enable_cors_support
             or options.enable_batching
             or options.adaptive_batching
             or options.max_in_flight_requests
@@ -76,10 +80,9 @@ class Direct:
         milliseconds = options.rest_api_timeout_in_ms
         self._timeout = milliseconds / 1000 if milliseconds > 0 else None
 
-    def answer(self, url: bytes, body: bytes) -> Reply | None:
-        """Answer and count a POST request to `url`, as received; None if it has to go the usual way."""
-        target = target_of(url)
-        if target is None or self._usual_way():
+    def answer(self, target: str, body: bytes) -> Reply | None:
+        """Answer and count a POST request to a plain target; None if it has to go the usual way."""
+        if self._observer.active:
             return None
         placement = self._placement
         record = placement.find(kind_of(target, body))

@@ -46,6 +46,7 @@ class HttpProtocol(LimitedProtocol):
         direct: Direct | None = getattr(self.app, "direct", None)
         self._direct = direct if direct is not None and direct.enabled else None
         self._pieces: list[bytes] | None = None  # of the body of a plain request
+        self._target = ""  # of that request
 
     def on_headers_complete(self) -> None:
         """Wait for the body of a plain request; anything else begins now."""
@@ -70,10 +71,10 @@ class HttpProtocol(LimitedProtocol):
         assert self._direct is not None
         if self.transport.is_closing():
             return
-        self.end_arrival()
+        self._arriving_since = None  # `end_arrival` without its call
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         in_turn = time.monotonic() < self._heard + _TURN_SECONDS  # what arrived together is one turn
-        reply = self._direct.answer(self.url, body) if in_turn else None
+        reply = self._direct.answer(self._target, body) if in_turn else None
         if reply is not None:
             self._write(reply, self._direct.is_draining())
             return
@@ -94,8 +95,9 @@ class HttpProtocol(LimitedProtocol):
     def _is_plain(self, largest_body: int) -> bool:
         """Whether a request may go the short way, as far as its head tells."""
         busy = self.cycle is not None and not self.cycle.response_complete
-        if busy or self.parser.get_method() != b"POST" or target_of(self.url) is None:
+        if busy or self.parser.get_method() != b"POST" or (target := target_of(self.url)) is None:
             return False
+        self._target = target
         if self.flow.write_paused or self.parser.get_http_version() != "1.1":
             return False
         size = 0
