@@ -24,6 +24,9 @@ _FIRST_TRIAL = 2
 _LONGEST_TRIAL = 4096
 _FORGIVEN_AFTER = 200
 _KINDS_KEPT = 4096
+# The tag that a request begins with, and where to stop: what is longer takes two bytes to say how long.
+_MODEL_SPEC = 0x0A
+_SPEC_ENDS = 2 + 127
 WATCHED = 100
 """Calls whose CPU time is measured after one that took long.
 
@@ -42,8 +45,9 @@ def kind_of(path: str, message: bytes) -> Hashable:
         The path, the model and the size. All requests of TensorFlow Serving begin with the model spec
         (or a task that does), which is taken as the bytes that it is.
     """
-    spec = message[2 : 2 + message[1]] if message[:1] == b"\x0a" and len(message) > 1 else b""
-    return path, bytes(spec[:127]), len(message).bit_length()
+    size = len(message)
+    end = 2 + message[1] if size > 1 and message[0] == _MODEL_SPEC else 0
+    return path, message[2 : end if end < _SPEC_ENDS else _SPEC_ENDS], size.bit_length()
 
 
 @dataclass(slots=True)

@@ -26,7 +26,7 @@ class Model(abc.ABC):
         signatures: what can be called, by name.
         signature_defs: the protos as they stand in the model's file, for metadata requests.
         needs_alignment: whether elements must stand at multiples of their size. Not so where they are
-            copied anyway, to the memory of a batch.
+            copied anyway, to the memory of a batch, say.
     """
 
     needs_alignment = True

@@ -34,6 +34,8 @@ class SessionModel(Model):
         mean_seconds: of recent runs.
     """
 
+    needs_alignment = False  # TensorFlow copies what does not stand as it wants it
+
     def __init__(
         self,
         session: Any,

@@ -79,7 +79,7 @@ class BlackBox:
     """The box. `mark` is for every request and takes no lock: one byte is written.
 
     Attributes:
-        mark: writes what the version in a slot does now; NOTHING gives the slot back.
+        mark: writes which `Activity` the version in a slot has now; NOTHING gives the slot back.
         one_at_a_time: whether versions should load one after the other, since some died together.
         convicted: versions that are not to be loaded, by path.
     """
@@ -88,7 +88,7 @@ class BlackBox:
         """An empty box; what `beside`, another worker's, is told of loads that killed counts for both."""
         # One mark more than slots: number -1, for versions that found no slot.
         self._marks = mmap.mmap(-1, _SLOTS + 1)
-        self.mark: Callable[[int, Activity], None] = self._marks.__setitem__  # without a step between
+        self.mark: Callable[[int, int], None] = self._marks.__setitem__  # without a step between
         self._texts = mmap.mmap(-1, _SLOTS * _SLOT_BYTES)
         self._lock = threading.Lock()
         self._crashes: dict[str, int] = {} if beside is None else beside._crashes

@@ -77,11 +77,19 @@ class Connection(Lifetime):
         self._answers += answered
         return position
 
-    def _late(self, number: int, head: RequestHead, answer: Answer) -> None:
-        """Send an answer that has to wait for the client, or says that the call failed."""
+    def _late(self, number: int, head: RequestHead, answer: Answer, more: int) -> None:
+        """Send an answer that has to wait for the client, or says that the call failed.
+
+        Args:
+            number: of the stream.
+            head: of the request.
+            answer: to it.
+            more: by how much the client has widened the stream's window.
+        """
         self._last = number
         stream = self.streams[number] = self._stream(number, head)
         stream.ended = True
+        stream.window += more
         self._calls.answer(stream, answer)
 
     def _frame(self, kind: int, flags: int, number: int, payload: bytes | memoryview) -> None:

@@ -19,6 +19,7 @@ class Outbox:
         waiting_bytes: data that waits for a window.
         sent_bytes: data that had to wait and was sent since.
         blocked: streams whose data waits, by number.
+        window: how many bytes of data the client takes now, in all.
         initial_window: of streams to come, by the client's settings.
         max_frame: of data, by the client's settings.
     """
@@ -30,7 +31,7 @@ class Outbox:
         self.sent_bytes = 0
         self.initial_window = frames.DEFAULT_WINDOW
         self.max_frame = frames.SMALLEST_MAX_FRAME
-        self._window = frames.DEFAULT_WINDOW
+        self.window = frames.DEFAULT_WINDOW
         self._ready: list[bytes | memoryview] = []
         self._turn = _TURN_BYTES
         self.blocked: dict[int, Stream] = {}
@@ -51,13 +52,13 @@ class Outbox:
     def reply(self, stream: Stream, block: bytes, message: bytes, trailers: bytes) -> None:
         """Send a whole answer: headers, one message and trailers."""
         size = len(message)
-        if size > self.max_frame or size > stream.window or size > self._window or size > self._turn:
+        if size > self.max_frame or size > stream.window or size > self.window or size > self._turn:
             self.headers(stream, block)
             self.data(stream, message)
             self.finish(stream, trailers)
             return
         block = self._first(block)
-        self._window -= size
+        self.window -= size
         self._turn -= size
         stream.done = True
         self._ready += (
@@ -76,9 +77,9 @@ class Outbox:
             answer: the frames.
             size: how many bytes of it are data; no more than `max_frame`.
         """
-        if size > self.initial_window or size > self._window or size > self._turn or self._table_update:
+        if size > self.initial_window or size > self.window or size > self._turn or self._table_update:
             return False
-        self._window -= size
+        self.window -= size
         self._turn -= size
         self._ready += answer
         return True
@@ -116,8 +117,8 @@ class Outbox:
         """The client takes more in all; Http2ConnectionError if that is more than a window can be."""
         if not increment:
             raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, "a window update of zero")
-        self._window += increment
-        if self._window > frames.LARGEST_WINDOW:
+        self.window += increment
+        if self.window > frames.LARGEST_WINDOW:
             raise Http2ConnectionError(ErrorCode.FLOW_CONTROL_ERROR, "the window is too large")
 
     def widen_stream(self, stream: Stream, increment: int) -> None:
@@ -134,7 +135,7 @@ class Outbox:
         """What can be sent now, in order; ask again once it has been, for there may be more."""
         # One frame of each stream in turn: a large answer must not hold up small ones.
         moved = True
-        while moved and self.blocked and self._turn > 0 and self._window > 0:
+        while moved and self.blocked and self._turn > 0 and self.window > 0:
             moved = False
             for stream in list(self.blocked.values()):
                 moved |= self._send(stream, at_most=1)
@@ -147,11 +148,11 @@ class Outbox:
         queue, sent = stream.queue, False
         while queue and at_most:
             first = queue[0]
-            size = min(len(first), self._window, stream.window, self.max_frame, self._turn)
+            size = min(len(first), self.window, stream.window, self.max_frame, self._turn)
             if size <= 0 < len(first):
                 break
             self._ready += (frames.head(size, frames.DATA, 0, stream.id), first[:size])
-            self._window -= size
+            self.window -= size
             self._turn -= size
             stream.window -= size
             self.waiting_bytes -= size
