@@ -49,6 +49,7 @@ class Lifetime:
         self._reset: deque[int] = deque(maxlen=_RESETS_KEPT)
         self._resets = Patience(*WASTE)
         self._answers = 0
+        self._rewarded_bytes = 0
 
     @property
     def settled(self) -> bool:
@@ -90,8 +91,12 @@ class Lifetime:
         self._forget(stream)
 
     def _reward(self) -> None:
-        """Let answers count for the client: only what it may send because of them asks for that."""
-        if self._answers:
+        """Let answers count for the client: only what it may send because of them asks for that.
+
+        So do parts of a large one: gRPC's clients ping while they receive it, to measure the connection.
+        """
+        if self._answers or self.outbox.sent_bytes != self._rewarded_bytes:
+            self._rewarded_bytes = self.outbox.sent_bytes
             self._control.answered()
             self._resets.regain(self._answers)
             self._answers = 0

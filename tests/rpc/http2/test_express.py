@@ -186,6 +186,18 @@ def test_an_answer_that_the_client_does_not_take_yet_waits() -> None:
         assert [len(body_of(said, number)) for number in (3, 5)] == [4, 4]
 
 
+def test_a_client_may_ping_while_it_receives_a_large_answer() -> None:
+    for client in pair(ping_seconds=10, ping_strikes=2):
+        client.send(frames.settings({frames.INITIAL_WINDOW_SIZE: 3}), request(1, b"x" * 100))
+        pings = [frames.frame(frames.PING, 0, 0, bytes(8))] * 2
+        for _ in range(20):
+            said = client.send(frames.window_update(1, 2), *pings)
+            assert len(body_of(said, 1)) == 2
+        assert not client.connection.over
+        client.send(*pings, *pings)
+        assert client.connection.over
+
+
 def test_nothing_is_taken_once_the_client_was_told_to_go() -> None:
     client = Client(echo=Short)
     client.send(request(1, b"a"), request(3, b"a"))
