@@ -6,7 +6,7 @@ it, about the same size. What is not known runs in a thread.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 # The loop serves nobody else during a call. A call of 40 us takes 200 when the caches are cold.
@@ -24,6 +24,14 @@ _FIRST_TRIAL = 2
 _LONGEST_TRIAL = 4096
 _FORGIVEN_AFTER = 200
 _KINDS_KEPT = 4096
+# The tag that a request begins with, and where to stop: what is longer takes two bytes to say how long.
+_MODEL_SPEC = 0x0A
+_SPEC_ENDS = 2 + 127
+WATCHED = 100
+"""Calls whose CPU time is measured after one that took long.
+
+To ask for a thread's CPU time costs a tenth of a small request. So a first long call gets the benefit of the
+doubt, that others had the CPU."""
 
 
 def kind_of(path: str, message: bytes) -> Hashable:
@@ -37,12 +45,13 @@ def kind_of(path: str, message: bytes) -> Hashable:
         The path, the model and the size. All requests of TensorFlow Serving begin with the model spec
         (or a task that does), which is taken as the bytes that it is.
     """
-    spec = message[2 : 2 + message[1]] if message[:1] == b"\x0a" and len(message) > 1 else b""
-    return path, bytes(spec[:127]), len(message).bit_length()
+    size = len(message)
+    end = 2 + message[1] if size > 1 and message[0] == _MODEL_SPEC else 0
+    return path, message[2 : end if end < _SPEC_ENDS else _SPEC_ENDS], size.bit_length()
 
 
 @dataclass(slots=True)
-class _Record:
+class Record:
     """What is known of a kind.
 
     Attributes:
@@ -59,13 +68,36 @@ class _Record:
     trial: int = _FIRST_TRIAL
     streak: int = 0
 
+    def ran_inline(self, seconds: float, cpu_seconds: float) -> None:
+        """Learn from a call on the loop, as `Placement.ran`."""
+        if not self.inline:  # it was on the loop already when another call showed that it should not be
+            return
+        cost = seconds if seconds > _WAITING_SECONDS else cpu_seconds
+        self.streak += 1
+        self.mean += (cost - self.mean) * _WEIGHT
+        self.waits = self.waits * _WAITS_FADE + (seconds > STALL_SECONDS)
+        if self.streak % _FORGIVEN_AFTER == 0:
+            self.trial = max(_FIRST_TRIAL, self.trial // 2)
+        if cost > STALL_SECONDS or self.mean > INLINE_SECONDS or self.waits > _MOST_WAITS:
+            self.inline = False
+            self.streak = 0
+            # A kind that is slow now and then comes back later and later.
+            self.trial = min(self.trial * 2, _LONGEST_TRIAL)
+
 
 class Placement:
-    """Decides by what `ran` was told. Not for several threads."""
+    """Decides by what `ran` was told. Not for several threads.
+
+    Attributes:
+        find: what is known of a kind; None if that is nothing.
+        watched: how many of the next calls on the loop should have their CPU time measured.
+    """
 
     def __init__(self) -> None:
         """Know nothing."""
-        self._records: dict[Hashable, _Record] = {}
+        self._records: dict[Hashable, Record] = {}
+        self.find: Callable[[Hashable], Record | None] = self._records.get
+        self.watched = 0
 
     def inline(self, kind: Hashable) -> bool:
         """Whether the next call of this kind may run on the loop."""
@@ -85,30 +117,14 @@ class Placement:
         if record is None:
             if len(self._records) >= _KINDS_KEPT:
                 del self._records[next(iter(self._records))]
-            record = self._records[kind] = _Record()
+            record = self._records[kind] = Record()
         if inline:
-            cost = seconds if seconds > _WAITING_SECONDS else cpu_seconds
-            _ran_inline(record, cost, waited=seconds > STALL_SECONDS)
+            record.ran_inline(seconds, cpu_seconds)
         else:
             _ran_in_thread(record, cpu_seconds, waited=seconds > _WAITING_SECONDS)
 
 
-def _ran_inline(record: _Record, cost: float, *, waited: bool) -> None:
-    if not record.inline:  # it was on the loop already when another call showed that it should not be
-        return
-    record.streak += 1
-    record.mean += (cost - record.mean) * _WEIGHT
-    record.waits = record.waits * _WAITS_FADE + waited
-    if record.streak % _FORGIVEN_AFTER == 0:
-        record.trial = max(_FIRST_TRIAL, record.trial // 2)
-    if cost > STALL_SECONDS or record.mean > INLINE_SECONDS or record.waits > _MOST_WAITS:
-        record.inline = False
-        record.streak = 0
-        # A kind that is slow now and then comes back later and later.
-        record.trial = min(record.trial * 2, _LONGEST_TRIAL)
-
-
-def _ran_in_thread(record: _Record, cost: float, *, waited: bool) -> None:
+def _ran_in_thread(record: Record, cost: float, *, waited: bool) -> None:
     if record.inline:
         record.waits = 0.0  # those on the loop had to wait for this one, which began before they did
         return

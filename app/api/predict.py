@@ -63,7 +63,8 @@ def predict(
             f"Was: {signature.method_name}",
         )
     values = _inputs(signature, inputs)
-    check_filter(signature, output_filter)
+    if output_filter:
+        check_filter(signature, output_filter)
     check_deadline(deadline)
     start = time.perf_counter_ns()
     outputs = model.run(signature, values, output_filter, deadline=deadline)

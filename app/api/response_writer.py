@@ -38,24 +38,31 @@ class ResponseWriter:
         """The answer with these values, one for each output."""
         parts: list[bytes] = []
         for output, array in zip(self._outputs, arrays, strict=True):
-            parts += output.parts(array)
+            head = output.heads.get(array.shape) if array.dtype is output.dtype else None
+            parts += output.parts(array) if head is None else (head, array.tobytes())
         parts.append(self._spec)
         return b"".join(parts)
 
 
 class _Output:
-    """One entry of the map of outputs."""
+    """One entry of the map of outputs.
+
+    Attributes:
+        dtype: of arrays whose memory is what is written; one that is only equal takes longer.
+        heads: what stands before it, by their shapes, as far as they are known.
+    """
 
     def __init__(self, spec: TensorSpec, *, as_content: bool) -> None:
         alias = spec.alias.encode()
         self._key = _KEY + varint(len(alias)) + alias
         self._dtype = spec.dtype
+        self.dtype = spec.dtype.numpy
         self._as_content = as_content
         field = "tensor_content" if as_content else field_of(spec.dtype)
         # Whether the numbers on the wire are the array's memory.
         self._raw = field in RAW_FIELDS or (as_content and not spec.dtype.numpy.hasobject)
         self._tag = packed_tag(field)
-        self._heads: dict[tuple[int, ...], bytes] = {}
+        self.heads: dict[tuple[int, ...], bytes] = {}
 
     def parts(self, array: Array) -> tuple[bytes, bytes]:
         """What stands before the numbers of an array, and the numbers."""
@@ -63,11 +70,9 @@ class _Output:
             tensor = bytes(from_array(array, self._dtype, as_content=self._as_content).SerializeToString())
             return self._head(len(tensor)), tensor
         shape = array.shape
-        head = self._heads.get(shape)
-        if head is None:
-            head = self._raw_head(shape, array.nbytes)
-            if len(self._heads) < _HEADS_KEPT:
-                self._heads[shape] = head
+        head = self._raw_head(shape, array.nbytes)
+        if len(self.heads) < _HEADS_KEPT:
+            self.heads[shape] = head
         return head, array.tobytes()
 
     def _head(self, size: int) -> bytes:

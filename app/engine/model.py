@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
@@ -25,7 +26,7 @@ class Model(abc.ABC):
         signatures: what can be called, by name.
         signature_defs: the protos as they stand in the model's file, for metadata requests.
         needs_alignment: whether elements must stand at multiples of their size. Not so where they are
-            copied anyway, to the memory of a batch.
+            copied anyway, to the memory of a batch, say.
     """
 
     needs_alignment = True
@@ -61,10 +62,11 @@ class Model(abc.ABC):
                 TensorFlow answers.
         """
         aliases = tuple(outputs) or tuple(signature.outputs)
-        specs, tensors = self._plan(signature.name, aliases)
-        values = {spec.tensor: inputs[spec.alias] for spec in specs}
-        by_tensor = self.run_tensors(specs, values, tensors, deadline=deadline)
-        return {alias: by_tensor[signature.outputs[alias].tensor] for alias in aliases}
+        plan = self._plan(signature.name, aliases)
+        values = [inputs[spec.alias] for spec in plan.specs]
+        self.check(plan.specs, values)
+        results = self.call(plan.feeds, values, plan.fetches, deadline)
+        return {alias: results[index] for alias, index in plan.outputs}
 
     def run_tensors(
         self,
@@ -130,13 +132,30 @@ def sorted_feeds(specs: Iterable[TensorSpec]) -> tuple[TensorSpec, ...]:
     return tuple(by_tensor[tensor] for tensor in sorted(by_tensor))
 
 
-def _make_plan(
-    signatures: Mapping[str, Signature], name: str, aliases: tuple[str, ...]
-) -> tuple[tuple[TensorSpec, ...], tuple[str, ...]]:
-    """What to feed and fetch for some outputs of a signature."""
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What to feed and fetch for some outputs of a signature.
+
+    Attributes:
+        specs: the inputs.
+        feeds: the names of their tensors.
+        fetches: the names of the tensors to compute.
+        outputs: for each alias, which of these it is.
+    """
+
+    specs: tuple[TensorSpec, ...]
+    feeds: tuple[str, ...]
+    fetches: tuple[str, ...]
+    outputs: tuple[tuple[str, int], ...]
+
+
+def _make_plan(signatures: Mapping[str, Signature], name: str, aliases: tuple[str, ...]) -> _Plan:
     signature = signatures[name]
-    fetches = dict.fromkeys(signature.outputs[alias].tensor for alias in aliases)
-    return sorted_feeds(signature.inputs.values()), tuple(fetches)
+    specs = sorted_feeds(signature.inputs.values())
+    tensors = {alias: signature.outputs[alias].tensor for alias in aliases}
+    fetches = tuple(dict.fromkeys(tensors.values()))
+    outputs = tuple((alias, fetches.index(tensor)) for alias, tensor in tensors.items())
+    return _Plan(specs, tuple(spec.tensor for spec in specs), fetches, outputs)
 
 
 def read_signature(name: str, proto: Any) -> Signature:

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
 
-from app.engine.compute_threads import ComputeThreads
+from app.engine.compute_threads import HEAVY_SECONDS, ComputeThreads
 from app.engine.dtypes import Array
 from app.engine.model import PLANS_KEPT, Model, sorted_feeds
 from app.engine.signature import Signature
@@ -33,6 +33,8 @@ class SessionModel(Model):
     Attributes:
         mean_seconds: of recent runs.
     """
+
+    needs_alignment = False  # TensorFlow copies what does not stand as it wants it
 
     def __init__(
         self,
@@ -94,27 +96,29 @@ class SessionModel(Model):
         deadline: float | None,  # noqa: ARG002 - a run that was begun goes on to its end
     ) -> list[Array]:
         """Run the graph in the calling thread."""
-        if self._whole is None:
-            return self._run(feeds, values, fetches)
-        all_fetches = self._whole(feeds, fetches)
-        results = dict(zip(all_fetches, self._run(feeds, values, all_fetches), strict=True))
-        return [results[name] for name in fetches]
-
-    def _run(self, feeds: tuple[str, ...], values: Sequence[Array], fetches: tuple[str, ...]) -> list[Array]:
-        call = self._callable(feeds, fetches)
+        wanted, whole = fetches, self._whole
+        if whole is not None:
+            fetches = whole(feeds, wanted)
+        run = self._callable(feeds, fetches)
         compute = self._compute
         start = time.perf_counter_ns()
         try:
-            if compute is not None and compute.take(self.mean_seconds):
-                results = compute.run(call, *values)
+            if self.mean_seconds > HEAVY_SECONDS and compute is not None and compute.take(self.mean_seconds):
+                results: list[Array] = compute.run(run, *values)
             else:
-                results = call(*values)
+                results = run(*values)
         except tf.errors.OpError as error:
             raise serving_error(error) from error
         taken = time.perf_counter_ns() - start
         self.mean_seconds += (taken * 1e-9 - self.mean_seconds) * _WEIGHT
         self._observe_run(taken // 1000)
-        return [value if isinstance(value, np.ndarray) else _array(value) for value in results]
+        if fetches is not wanted and fetches != wanted:
+            by_name = dict(zip(fetches, results, strict=True))
+            results = [by_name[name] for name in wanted]
+        for value in results:
+            if not isinstance(value, np.ndarray):
+                return [each if isinstance(each, np.ndarray) else _array(each) for each in results]
+        return results
 
     def close(self) -> None:
         """Close the session and let go of it."""

@@ -12,6 +12,7 @@ import enum
 import json
 import mmap
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 MOST_CRASHES = 2
@@ -78,6 +79,7 @@ class BlackBox:
     """The box. `mark` is for every request and takes no lock: one byte is written.
 
     Attributes:
+        mark: writes which `Activity` the version in a slot has now; NOTHING gives the slot back.
         one_at_a_time: whether versions should load one after the other, since some died together.
         convicted: versions that are not to be loaded, by path.
     """
@@ -86,6 +88,7 @@ class BlackBox:
         """An empty box; what `beside`, another worker's, is told of loads that killed counts for both."""
         # One mark more than slots: number -1, for versions that found no slot.
         self._marks = mmap.mmap(-1, _SLOTS + 1)
+        self.mark: Callable[[int, int], None] = self._marks.__setitem__  # without a step between
         self._texts = mmap.mmap(-1, _SLOTS * _SLOT_BYTES)
         self._lock = threading.Lock()
         self._crashes: dict[str, int] = {} if beside is None else beside._crashes
@@ -102,10 +105,6 @@ class BlackBox:
             self._texts[slot * _SLOT_BYTES : (slot + 1) * _SLOT_BYTES] = text.ljust(_SLOT_BYTES, b"\0")
             self._marks[slot] = Activity.LOADING
             return slot
-
-    def mark(self, slot: int, activity: Activity) -> None:
-        """What the version in `slot` does now; NOTHING gives the slot back."""
-        self._marks[slot] = activity
 
     def find(self) -> Findings:
         """Read the box of a worker that died, judge by it, and empty it for the next one."""

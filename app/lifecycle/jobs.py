@@ -153,7 +153,7 @@ class Jobs(Generic[S]):
         self._box.mark(version.slot, Activity.NOTHING)
         logger.info("Done unloading servable version %s", version.id, extra=version.fields)
         with self._table.changed:
-            version.servable = None
+            version.servable = version.handle = None
             version.busy = False
             self._unloads -= 1
             self._table.end(version, None, version.came_back)

@@ -31,6 +31,10 @@ from app.lifecycle.version_table import VersionTable
 
 logger = logging.getLogger(__name__)
 
+# By names of their own: to look a member up in its enum takes Python as long as a dozen other names.
+_AVAILABLE, _UNLOADING = State.AVAILABLE, State.UNLOADING
+_IDLE, _RUNNING = int(Activity.IDLE), int(Activity.RUNNING)
+
 
 class Manager(Generic[S]):
     """Holds the versions of all models and brings them to what is wanted.
@@ -70,6 +74,7 @@ class Manager(Generic[S]):
             black_box: told what versions do; one of its own if None.
         """
         self._box = black_box or BlackBox()
+        self._mark = self._box.mark
         self.labels = Labels()
         self._table = VersionTable[S](board)
         self._changed = self._table.changed
@@ -115,22 +120,25 @@ class Manager(Generic[S]):
         Raises:
             ServingError: NOT_FOUND if it is not available.
         """
-        with self._table.lock:
-            versions = self._table.models.get(model, {})
-            version = self._table.newest.get(model) if number is None else versions.get(number)
-            if version is None or version.state is not State.AVAILABLE or version.servable is None:
+        table = self._table
+        with table.lock:
+            version = table.newest.get(model) if number is None else table.models.get(model, {}).get(number)
+            if version is None or version.state is not _AVAILABLE or version.servable is None:
                 wanted = f"Latest({model})" if number is None else f"Specific({model}, {number})"
                 raise not_found(f"Servable not found for request: {wanted}")
             version.handles += 1
-            self._box.mark(version.slot, Activity.RUNNING)
-            return Handle(version, version.servable, self._release)
+            if version.handles == 1:
+                self._mark(version.slot, _RUNNING)
+            if version.handle is None:
+                version.handle = Handle(version, version.servable, self._release)
+            return version.handle
 
     def _release(self, version: Version[S]) -> None:
         with self._table.lock:
             version.handles -= 1
             if version.handles == 0:
-                self._box.mark(version.slot, Activity.IDLE)
-                if version.state is State.UNLOADING:
+                self._mark(version.slot, _IDLE)
+                if version.state is _UNLOADING:
                     self._changed.notify_all()
 
     # Its own life.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from app.lifecycle.states import State
@@ -43,7 +44,8 @@ class Version(Generic[S]):
         busy: whether a thread loads or closes it right now.
         attempts: loads begun so far.
         retry_at: when the next attempt is due, on `time.monotonic`.
-        handles: how many handles are out.
+        handles: how many requests hold it.
+        handle: what they hold; None until there is a first one.
         servable: what was loaded.
         last_error: the text of the last failed attempt.
         forgetting: whether it ended, was left out, and has to be forgotten before it may come back.
@@ -60,6 +62,7 @@ class Version(Generic[S]):
     attempts: int = 0
     retry_at: float = 0.0
     handles: int = 0
+    handle: Handle[S] | None = field(default=None, repr=False, compare=False)
     servable: S | None = None
     last_error: str = ""
     forgetting: bool = False
@@ -80,25 +83,23 @@ class Version(Generic[S]):
 class Handle(Generic[S]):
     """A pinned version: it stays loaded until `release`, or until the `with` block ends.
 
+    All requests to a version share one, which is made once it is loaded.
+
     Attributes:
         model: the model's name.
         version: the version's number.
         servable: what was loaded.
+        release: lets the version go; to be called exactly once for each `acquire`.
     """
 
-    __slots__ = ("_release", "_version", "model", "servable", "version")
+    __slots__ = ("model", "release", "servable", "version")
 
     def __init__(self, version: Version[S], servable: S, release: Callable[[Version[S]], None]) -> None:
-        """Made by `Manager.acquire` only, which has counted it; `release` counts it off."""
-        self._version = version
-        self._release = release
+        """Made by `Manager.acquire` only, which counts each use; `release` counts it off."""
+        self.release: Callable[[], None] = partial(release, version)
         self.model = version.model
         self.version = version.number
         self.servable = servable
-
-    def release(self) -> None:
-        """Let the version go; exactly once."""
-        self._release(self._version)
 
     def __enter__(self) -> Handle[S]:
         """The handle itself."""

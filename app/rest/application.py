@@ -59,7 +59,7 @@ def make_application(
     application = _Application()
     observer = observer or Observer()
     application.direct = Direct(
-        service, options, placement, is_draining, usual_way=lambda: guard is not None or observer.active
+        service, options, placement, is_draining, guarded=guard is not None, observer=observer
     )
     sink = _Sink(service, options, pages or {}, is_draining, placement, guard=guard, observer=observer)
     application.add_sink(sink, prefix="/")

@@ -14,8 +14,9 @@ from collections.abc import Callable, Hashable
 from functools import lru_cache
 
 from app.options import Options
-from app.placement import STALL_SECONDS, Placement
+from app.placement import STALL_SECONDS, WATCHED, Placement
 from app.rest.service import Reply, RestService
+from app.telemetry.observer import Observer
 
 LARGEST_BODY = 64 * 1024 * 1024
 """In bytes; what is larger goes the usual way."""
@@ -24,9 +25,6 @@ _TARGET = re.compile(
     rb"/v1/models/[\w.%-]+(/versions/[0-9]+|/labels/[\w.%-]+)?:(predict|classify|regress)", re.ASCII
 )
 _TARGETS_KEPT = 1024
-# To ask for a thread's CPU time costs a tenth of a small request. So a first long call gets the benefit of
-# the doubt, that others had the CPU, and after it so many are measured.
-_WATCHED = 100
 _LONGEST_TARGET = 256
 # Python lets a thread keep its lock for 5 ms, and for as long as a call into C takes.
 _LONGEST_HELD_SECONDS = 15e-3
@@ -53,7 +51,8 @@ class Direct:
         placement: Placement,
         is_draining: Callable[[], bool],
         *,
-        usual_way: Callable[[], bool] = lambda: False,
+        guarded: bool = False,
+        observer: Observer | None = None,
     ) -> None:
         """Prepare to answer.
 
@@ -62,16 +61,17 @@ class Direct:
             options: of the server; some of them leave nothing to answer here.
             placement: knows which requests are fast.
             is_draining: whether connections are to end with their next answer.
-            usual_way: whether every request has to go it just now: tokens are asked for, say.
+            guarded: whether tokens are asked for, which is not done here.
+            observer: while it wants to see requests, they go the usual way.
         """
-        self._usual_way = usual_way
+        self._observer = observer or Observer()
         self.largest_body = min(LARGEST_BODY, options.rest_api_max_body_mb * 1024 * 1024 or LARGEST_BODY)
         self._service = service
         self._placement = placement
-        self._watched = 0
         self.is_draining = is_draining
         self.enabled = not (
-            options.rest_api_enable_cors_support
+            guarded
+            or options.rest_api_enable_cors_support
             or options.enable_batching
             or options.adaptive_batching
             or options.max_in_flight_requests
@@ -80,18 +80,18 @@ class Direct:
         milliseconds = options.rest_api_timeout_in_ms
         self._timeout = milliseconds / 1000 if milliseconds > 0 else None
 
-    def answer(self, url: bytes, body: bytes) -> Reply | None:
-        """Answer and count a POST request to `url`, as received; None if it has to go the usual way."""
-        target = target_of(url)
-        if target is None or self._usual_way():
+    def answer(self, target: str, body: bytes) -> Reply | None:
+        """Answer and count a POST request to a plain target; None if it has to go the usual way."""
+        if self._observer.active:
             return None
-        kind = kind_of(target, body)
-        if not self._placement.inline(kind):
+        placement = self._placement
+        record = placement.find(kind_of(target, body))
+        if record is None or not record.inline:
             return None
         traffic = self._service.traffic(target)
         traffic.begin()
         sent = 0
-        watched = self._watched > 0
+        watched = placement.watched > 0
         cpu_start = time.thread_time() if watched else 0.0
         start = time.perf_counter()
         try:
@@ -105,13 +105,13 @@ class Direct:
         held = held_seconds(reply, seconds)
         stalled = seconds - held
         if watched:
-            self._watched -= 1
+            placement.watched -= 1
             cpu_seconds = max(0.0, time.thread_time() - cpu_start - held)
         else:
             cpu_seconds = min(stalled, STALL_SECONDS)
         if stalled > STALL_SECONDS:
-            self._watched = _WATCHED
-        self._placement.ran(kind, stalled, cpu_seconds, inline=True)
+            placement.watched = WATCHED
+        record.ran_inline(stalled, cpu_seconds)
         return reply
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NoReturn, TypeGuard
+from typing import NamedTuple, NoReturn, TypeGuard
 
 from app.engine.dtypes import Array
 from app.engine.signature import TensorSpec
@@ -37,8 +37,7 @@ _PLAIN_COLUMNS = (
 )
 
 
-@dataclass(frozen=True)
-class PredictBody:
+class PredictBody(NamedTuple):
     """A predict request whose JSON is parsed, and whose tensors are not yet known.
 
     Attributes:

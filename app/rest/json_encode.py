@@ -161,7 +161,7 @@ def _is_numeric(array: Array) -> bool:
     dtype = dtypes.of_array(array)
     if dtype.name not in _WRITABLE:
         raise invalid_argument(f"Failed to write JSON value for tensor type: {dtype.name}")
-    return dtype != STRING
+    return dtype is not STRING
 
 
 def _numbers(array: Array) -> bytes:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import binascii
 import re
+from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Final, TypeGuard
+from typing import Any, Final, NamedTuple, TypeGuard
 
 import numpy as np
 import pybase64
@@ -39,8 +39,7 @@ _ASCII_SPACE = re.compile(r"[ \t\n\v\f\r]+")
 _BASE64 = re.compile(r"([A-Za-z0-9+/]*)([=.]*)")
 
 
-@dataclass(frozen=True)
-class Dense:
+class Dense(NamedTuple):
     """The elements of a tensor in row-major order, a NumPy array of rank 1, and its shape."""
 
     flat: Array
@@ -71,8 +70,8 @@ def _flat_array(items: list[Any], kinds: set[type], dtype: DType) -> Array | Non
     if not items:
         return np.empty(0, dtype.numpy)
     if dtype.name in FLOATS and kinds <= {int, float}:
-        with np.errstate(over="ignore"):  # beyond the range of float is infinite
-            return np.array(items, dtype.numpy)
+        # Beyond the range of float is infinite. NumPy would have to be asked not to warn, and is slower.
+        return np.frombuffer(array("f" if dtype.name == "float" else "d", items), dtype.numpy)
     if dtype.name in INTEGERS and kinds == {int}:
         read_as, low, high = INTEGERS[dtype.name]
         try:
@@ -87,9 +86,9 @@ def _flat_array(items: list[Any], kinds: set[type], dtype: DType) -> Array | Non
             strings = [to_bytes(item) if type(item) is str else decode_base64(item) for item in items]
         except ServingError:
             return None
-        array = np.empty(len(strings), object)
-        array[:] = strings
-        return array
+        objects = np.empty(len(strings), object)
+        objects[:] = strings
+        return objects
     return None
 
 

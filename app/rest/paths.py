@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from urllib.parse import unquote
 
@@ -29,10 +29,17 @@ class Action(enum.Enum):
 
 @dataclass(frozen=True)
 class Route:
-    """A request's action and model; the model's name is empty for MODELS, which asks for all."""
+    """A request's action and model.
+
+    Attributes:
+        action: what is asked for.
+        spec: of the model; its name is empty for MODELS, which asks for all.
+        api: the action's word if it runs a model; empty if it does not.
+    """
 
     action: Action
     spec: ModelSpec
+    api: str = field(default="", compare=False)
 
 
 class EmptyBadRequestError(Exception):
@@ -70,7 +77,7 @@ def _route(method: str, target: str) -> Route:
         # The pattern takes any letter case, the words do not.
         if match is None or match["verb"] not in (action.value for action in Action):
             raise _malformed(method, target)
-        return Route(Action(match["verb"]), _spec(match))
+        return Route(Action(match["verb"]), _spec(match), match["verb"])
     match = _GET.fullmatch(target) if method == "GET" else None
     if match is None:
         raise _malformed(method, target)

@@ -46,12 +46,7 @@ class HttpProtocol(LimitedProtocol):
         direct: Direct | None = getattr(self.app, "direct", None)
         self._direct = direct if direct is not None and direct.enabled else None
         self._pieces: list[bytes] | None = None  # of the body of a plain request
-        self._turn_ends = 0.0
-
-    def data_received(self, data: bytes) -> None:
-        """What arrived is one turn."""
-        self._turn_ends = time.monotonic() + _TURN_SECONDS
-        super().data_received(data)
+        self._target = ""  # of that request
 
     def on_headers_complete(self) -> None:
         """Wait for the body of a plain request; anything else begins now."""
@@ -76,9 +71,10 @@ class HttpProtocol(LimitedProtocol):
         assert self._direct is not None
         if self.transport.is_closing():
             return
-        self.end_arrival()
+        self._arriving_since = None  # `end_arrival` without its call
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        reply = self._direct.answer(self.url, body) if time.monotonic() < self._turn_ends else None
+        in_turn = time.monotonic() < self._heard + _TURN_SECONDS  # what arrived together is one turn
+        reply = self._direct.answer(self._target, body) if in_turn else None
         if reply is not None:
             self._write(reply, self._direct.is_draining())
             return
@@ -99,8 +95,9 @@ class HttpProtocol(LimitedProtocol):
     def _is_plain(self, largest_body: int) -> bool:
         """Whether a request may go the short way, as far as its head tells."""
         busy = self.cycle is not None and not self.cycle.response_complete
-        if busy or self.parser.get_method() != b"POST" or target_of(self.url) is None:
+        if busy or self.parser.get_method() != b"POST" or (target := target_of(self.url)) is None:
             return False
+        self._target = target
         if self.flow.write_paused or self.parser.get_http_version() != "1.1":
             return False
         size = 0
@@ -128,4 +125,4 @@ class HttpProtocol(LimitedProtocol):
         self.transport.write(b"".join(parts))
         if ending:
             self.transport.close()
-        self.on_response_complete()
+        self.answered_at_once()

@@ -58,7 +58,7 @@ def method_table(
     metrics = metrics or ServingMetrics.make()
     admission = admission or Admission(options, metrics.ferry.refused)
     counted = partial(_counted, metrics, admission.check_rate)
-    predictor = Predictor(registry, options, metrics, admission.check_rate)
+    predictor = Predictor(registry, options, metrics, admission.check_rate if admission.limits else None)
     classify_ = partial(_infer, registry, options, method=classify)
     regress_ = partial(_infer, registry, options, method=regress)
     prediction = "/tensorflow.serving.PredictionService/"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import weakref
 from collections.abc import Callable
@@ -21,7 +22,8 @@ from app.errors import Code, ServingError
 from app.options import Options
 from app.rpc.method import Call
 from app.telemetry.ferry_metrics import RunClock
-from app.telemetry.observation import note_run
+from app.telemetry.observation import current, note_run
+from app.telemetry.request_times import RequestTimes
 from app.telemetry.serving_metrics import ServingMetrics
 
 
@@ -35,7 +37,8 @@ class _Plan:
         feeds: names of the tensors to feed.
         inputs: their numbers, in this order.
         fetches: names of the tensors to compute.
-        outputs: for each output, in its order, which of them it is.
+        outputs: for each output, in its order, which of them it is; empty if they are the fetches.
+        times: where the requests are counted.
     """
 
     model: weakref.ref[Model]
@@ -44,6 +47,7 @@ class _Plan:
     inputs: tuple[Numbers, ...] = ()
     fetches: tuple[str, ...] = ()
     outputs: tuple[int, ...] = ()
+    times: RequestTimes | None = None
 
 
 class Predictor:
@@ -54,7 +58,7 @@ class Predictor:
         registry: Registry,
         options: Options,
         metrics: ServingMetrics,
-        check_rate: Callable[[str], None] = lambda _: None,
+        check_rate: Callable[[str], None] | None = None,
     ) -> None:
         """Ask models of `registry`, and count in `metrics`; `check_rate` may refuse requests to a model."""
         self._check_rate = check_rate
@@ -63,7 +67,8 @@ class Predictor:
         self._as_content = options.enable_serialization_as_tensor_content
         self._metrics = metrics
         self._patterns = Patterns()
-        self._clocks: dict[str, _Clock] = {}
+        self._times: dict[str, RequestTimes] = {}
+        self._lock = threading.Lock()
 
     # --- messages ---
 
@@ -103,45 +108,52 @@ class Predictor:
             return None
         name = pattern.spec.name
         try:
-            self._check_rate(name)
+            if self._check_rate is not None:
+                self._check_rate(name)
             handle = resolve(self._registry, pattern.spec)
             try:
                 model = handle.servable
                 plan = pattern.plan
                 if plan is None or plan.model() is not model:
                     plan = pattern.plan = self._plan(pattern, handle, message)
-                writer = plan.writer
-                if writer is None:
+                writer, times = plan.writer, plan.times
+                if writer is None or times is None:
                     return None
                 if call.deadline is not None:
                     check_deadline(call.deadline)
                 aligned = model.needs_alignment
-                values = [numbers.array(message, aligned=aligned) for numbers in plan.inputs]
+                values = []
+                for numbers in plan.inputs:  # not a comprehension: that is a call
+                    values.append(numbers.array(message, aligned=aligned))  # noqa: PERF401
                 run_start = time.perf_counter_ns()
                 results = model.call(plan.feeds, values, plan.fetches, call.deadline)
                 run_end = time.perf_counter_ns()
-                note_run("Predict", (run_end - run_start) // 1000)
+                if current.get() is not None:
+                    note_run("Predict", (run_end - run_start) // 1000)
             finally:
                 handle.release()
-            answer: bytes = writer.write([results[index] for index in plan.outputs])
+            answer: bytes = writer.write(
+                [results[index] for index in plan.outputs] if plan.outputs else results
+            )
         except ServingError as error:
             self._metrics.request_count.increment(name, error.code.name)
             raise
         except Exception:
             self._metrics.request_count.increment(name, Code.INTERNAL.name)
             raise
-        self._count(name, start, run_start, run_end)
+        times.add(start, run_start, run_end, time.perf_counter_ns())
         return answer
 
     def learn(self, message: Buffer, request: Any) -> None:
         """See whether requests like this one can be answered from their bytes from now on."""
         self._patterns.missed(message, request)
 
-    def _count(self, name: str, start: int, run_start: int, run_end: int) -> None:
-        clock = self._clocks.get(name)
-        if clock is None:  # only names of models that answered come here
-            clock = self._clocks[name] = _Clock(self._metrics, name)
-        clock.count(start, run_start, run_end)
+    def _times_of(self, name: str) -> RequestTimes:
+        """Where requests to a model are counted; only names of models that are there come here."""
+        with self._lock:
+            if name not in self._times:
+                self._times[name] = RequestTimes(self._metrics, name, "Predict", "GRPC")
+            return self._times[name]
 
     def _plan(self, pattern: Pattern, handle: LoadedVersion, message: Buffer) -> _Plan:
         """How to answer; without a writer for what is refused, or more complicated."""
@@ -163,7 +175,8 @@ class Predictor:
         outputs = [signature.outputs[alias] for alias in pattern.output_filter or signature.outputs]
         if not all(can_send(output.dtype) for output in outputs):
             return none
-        fetches = tuple(dict.fromkeys(output.tensor for output in outputs))
+        tensors = tuple(output.tensor for output in outputs)
+        fetches = tuple(dict.fromkeys(tensors))
         spec = _response(pattern.spec, handle).SerializeToString()
         return _Plan(
             weakref.ref(model),
@@ -171,27 +184,9 @@ class Predictor:
             feeds=tuple(spec.tensor for spec in feeds),
             inputs=inputs,
             fetches=fetches,
-            outputs=tuple(fetches.index(output.tensor) for output in outputs),
+            outputs=() if tensors == fetches else tuple(map(fetches.index, tensors)),
+            times=self._times_of(pattern.spec.name),
         )
-
-
-class _Clock:
-    """The times of one model's requests."""
-
-    def __init__(self, metrics: ServingMetrics, model: str) -> None:
-        self._model = model
-        self._requests = metrics.request_count.increment
-        self._request = metrics.request_micros.series(model, "Predict", "GRPC")
-        self._run = metrics.runtime_micros.series(model, "Predict", "TF1")
-        self._stages = metrics.ferry.stages.series(model, "Predict", "GRPC")
-
-    def count(self, start: int, run_start: int, run_end: int) -> None:
-        """Count a request that succeeded, by readings of `time.perf_counter_ns`."""
-        end = time.perf_counter_ns()
-        self._requests(self._model, "OK")
-        self._request((end - start) // 1000)
-        self._run((run_end - run_start) // 1000)
-        self._stages((run_start - start, run_end - run_start, end - run_end))
 
 
 def _response(spec: ModelSpec, handle: LoadedVersion) -> Any:

@@ -115,16 +115,23 @@ class RunClock:
 
 
 class Stages:
-    """How long requests take to decode, run and encode, by model, API and entrypoint."""
+    """How long requests take to decode, run and encode, by model, API and entrypoint.
+
+    Attributes:
+        sources: called before it is read: they add what they kept to themselves so far.
+    """
 
     def __init__(self) -> None:
         """None yet."""
+        self.sources: list[Callable[[], None]] = []
         self._cells: dict[Labels, _StageCell] = {}
         self._lock = threading.Lock()
 
     def observe(self, nanoseconds: tuple[int, ...], *labels: str) -> None:
         """Add a request: its nanoseconds in each of STAGES; model, API and entrypoint."""
-        self.series(*labels)(nanoseconds)
+        cell = self._cells.get(labels)
+        add = cell.add if cell is not None else self.series(*labels)
+        add(nanoseconds)
 
     def series(self, *labels: str) -> Callable[[tuple[int, ...]], None]:
         """A function that adds a request's nanoseconds, for a model, API and entrypoint."""
@@ -136,6 +143,8 @@ class Stages:
 
     def cells(self) -> Cells:
         """Distributions in seconds; the stage is the last label."""
+        for source in list(self.sources):
+            source()
         with self._lock:
             cells = sorted(self._cells.items())
         return [

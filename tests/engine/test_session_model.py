@@ -39,6 +39,18 @@ def test_a_closed_model_is_freed_at_once_without_a_collection(half_plus_two: Pat
     assert freed() is None
 
 
+@pytest.mark.parametrize("size", [1, 3, 100_000])
+def test_numbers_may_stand_anywhere_in_memory(half_plus_two: Path, size: int) -> None:
+    model = load(half_plus_two / "1")
+    assert not model.needs_alignment
+    numbers = np.arange(size, dtype=np.float32)
+    for offset in range(9):
+        message = bytes(offset) + numbers.tobytes()
+        x = np.ndarray((size,), np.float32, message, offset)
+        assert np.array_equal(run(model, {"x": x})["y"], numbers / 2 + 2)
+    model.close()
+
+
 def test_runs_and_the_graphs_made_for_them_are_counted(half_plus_two: Path) -> None:
     registry = Registry()
     metrics = TensorFlowMetrics.make(registry)

@@ -12,9 +12,10 @@ from app.options import Options
 from app.placement import Placement
 from app.rest.direct import Direct, held_seconds, kind_of, target_of
 from app.rest.service import Reply, RestService
+from app.telemetry.observer import Observer
 from app.telemetry.serving_metrics import ServingMetrics
 
-URL = b"/v1/models/m:predict"
+URL = "/v1/models/m:predict"
 
 
 class Service(RestService):
@@ -37,13 +38,18 @@ class Service(RestService):
         return Reply(200, f"{method} {target} ".encode() + body, model="m", stages=self.stages)
 
 
-def direct(service: RestService, body: bytes | None = b"body", options: Options | None = None) -> Direct:
+def direct(
+    service: RestService,
+    body: bytes | None = b"body",
+    options: Options | None = None,
+    observer: Observer | None = None,
+) -> Direct:
     """One that knows requests with such a body to be fast."""
     placement = Placement()
     if body is not None:
         for _ in range(5):
-            placement.ran(kind_of(URL.decode(), body), 1e-5, 1e-5, inline=False)
-    return Direct(service, options or Options(), placement, lambda: False)
+            placement.ran(kind_of(URL, body), 1e-5, 1e-5, inline=False)
+    return Direct(service, options or Options(), placement, lambda: False, observer=observer)
 
 
 def test_a_request_that_is_known_to_be_fast_is_answered_and_counted() -> None:
@@ -60,7 +66,7 @@ def test_what_is_not_known_or_of_another_size_is_not() -> None:
     service = Service()
     assert direct(service, None).answer(URL, b"body") is None
     assert direct(service).answer(URL, bytes(1000)) is None
-    assert direct(service).answer(b"/v1/models/other:predict", b"body") is None
+    assert direct(service).answer("/v1/models/other:predict", b"body") is None
     assert service.metrics.request_count.cells() == []
 
 
@@ -112,6 +118,19 @@ def test_long_decoding_stays_on_the_loop_and_a_long_run_does_not(stage: int) -> 
 def test_some_options_leave_nothing_to_answer(options: Options) -> None:
     assert direct(Service()).enabled
     assert not direct(Service(), options=options).enabled
+
+
+def test_tokens_are_not_asked_for_here() -> None:
+    assert not Direct(Service(), Options(), Placement(), lambda: False, guarded=True).enabled
+
+
+def test_a_request_that_somebody_wants_to_see_goes_the_usual_way() -> None:
+    observer = Observer()
+    asked = direct(Service(), observer=observer)
+    observer.active = True
+    assert asked.answer(URL, b"body") is None
+    observer.active = False
+    assert asked.answer(URL, b"body") is not None
 
 
 @pytest.mark.parametrize(

@@ -14,17 +14,17 @@ Block = tuple[int, int, bytes]
 
 
 class BlockReader:
-    """Puts header blocks together; no other frame may come while one lacks a part."""
+    """Puts header blocks together; no other frame may come while one lacks a part.
+
+    Attributes:
+        within: whether a block has begun that is not complete.
+    """
 
     def __init__(self) -> None:
         """Begin without one."""
         self._parts: list[bytes] = []
         self._flags = self._stream = 0
-
-    @property
-    def within(self) -> bool:
-        """Whether a block has begun that is not complete."""
-        return bool(self._parts)
+        self.within = False
 
     def feed(self, kind: int, flags: int, stream: int, payload: bytes | memoryview) -> Block | None:
         """The block, if this HEADERS or CONTINUATION frame completes it.
@@ -37,6 +37,7 @@ class BlockReader:
             if flags & frames.END_HEADERS:
                 return flags, stream, bytes(payload)
             self._flags, self._stream, self._parts = flags, stream, [bytes(payload)]
+            self.within = True
             return None
         if not self._parts or stream != self._stream:
             raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, "a continuation of nothing")
@@ -46,6 +47,7 @@ class BlockReader:
         if not flags & frames.END_HEADERS:
             return None
         block, self._parts = b"".join(self._parts), []
+        self.within = False
         return self._flags, stream, block
 
 

@@ -35,6 +35,7 @@ class GrpcCalls:
 
     Attributes:
         at_once: answers a request that came as a whole, if it may run here and now.
+        new_turn: to be called when the loop has served others.
         peer: the client's address.
     """
 
@@ -46,6 +47,7 @@ class GrpcCalls:
         self._limit = service.limits.max_receive
         self._runs = Runs(connection, service, answer=self.answer, arm=self._arm, flush=flush)
         self.at_once = self._runs.at_once  # the way of most calls: a step less
+        self.new_turn = self._runs.new_turn
         self._streaming: set[StreamCall] = set()
         self.peer = ""
 
@@ -150,14 +152,13 @@ class GrpcCalls:
 
     # --- turns ---
 
-    def new_turn(self) -> None:
-        """The loop has served others since."""
-        self._runs.new_turn()
-
     @property
     def pending(self) -> bool:
         """Whether `resume` has something to do."""
-        return self._runs.pending or any(map(StreamCall.ready, self._streaming))
+        runs = self._runs
+        if (runs.later or runs.waiting) and runs.pending:
+            return True
+        return bool(self._streaming) and any(map(StreamCall.ready, self._streaming))
 
     def resume(self) -> None:
         """Begin calls that were kept back, as far as there is room."""

@@ -46,7 +46,10 @@ class Connection(Lifetime):
         try:
             if self._preface:
                 data = self._after_preface(data)
-            for kind, flags, number, payload in self._parser.feed(data, self._ahead):
+            taken = self._ahead(data, 0) if self._parser.idle else -1
+            if taken == len(data):
+                return
+            for kind, flags, number, payload in self._parser.feed(data, self._ahead, taken):
                 try:
                     self._frame(kind, flags, number, payload)
                 except Http2StreamError as fault:
@@ -66,19 +69,27 @@ class Connection(Lifetime):
 
     def _ahead(self, data: bytes, position: int) -> int:
         """Let requests be answered that need no stream; where the next frame begins."""
-        if self._blocks.within or not self._control.settled or self.left or self._full:
+        if self._blocks.within or not self._control.settled:
             return position
+        if self._refuse_above < frames.LARGEST_WINDOW or len(self.streams) >= self._limits.max_streams:
+            return position  # `left` and `_full`, without their calls
         position, self._last, answered = self._express.take(data, position, self._last, self._late)
-        if answered:
-            self._control.answered()
-            self._resets.regain(answered)
+        self._answers += answered
         return position
 
-    def _late(self, number: int, head: RequestHead, answer: Answer) -> None:
-        """Send an answer that has to wait for the client, or says that the call failed."""
+    def _late(self, number: int, head: RequestHead, answer: Answer, more: int) -> None:
+        """Send an answer that has to wait for the client, or says that the call failed.
+
+        Args:
+            number: of the stream.
+            head: of the request.
+            answer: to it.
+            more: by how much the client has widened the stream's window.
+        """
         self._last = number
         stream = self.streams[number] = self._stream(number, head)
         stream.ended = True
+        stream.window += more
         self._calls.answer(stream, answer)
 
     def _frame(self, kind: int, flags: int, number: int, payload: bytes | memoryview) -> None:
@@ -100,6 +111,7 @@ class Connection(Lifetime):
         elif kind == frames.RST_STREAM:
             self._on_reset(number, payload)
         elif kind == frames.PING:
+            self._reward()
             self._control.ping(
                 flags,
                 number,
@@ -176,6 +188,7 @@ class Connection(Lifetime):
     def _on_reset(self, number: int, payload: bytes | memoryview) -> None:
         if len(payload) != 4:
             raise Http2ConnectionError(ErrorCode.FRAME_SIZE_ERROR, "a reset of another size")
+        self._reward()
         if not self._resets.spend(self.heard):
             raise Http2ConnectionError(ErrorCode.ENHANCE_YOUR_CALM, "too many resets")
         stream = self.streams.get(number)
@@ -201,8 +214,9 @@ class Connection(Lifetime):
 
     def replenish(self) -> None:
         """Let the client send more in all, unless it has enough to wait for."""
-        if self._intake.is_low and not self.congested:
-            self._intake.reopen()
+        intake = self._intake
+        if intake.taken * 2 >= intake.window and not self.congested:
+            intake.reopen()
 
     def feed(self, stream: Stream) -> None:
         """Let the client send more on a stream."""

@@ -89,6 +89,9 @@ class FrameParser:
 
     Keeps at most `max_buffered` bytes of a frame that is not complete: DATA is handed on in pieces as it
     arrives, only the last of which has END_STREAM, and frames of unknown kinds lose their payload.
+
+    Attributes:
+        idle: whether the next byte begins a frame.
     """
 
     def __init__(self, max_frame: int, max_buffered: int) -> None:
@@ -98,25 +101,28 @@ class FrameParser:
         self._tail = b""
         self._left = 0
         self._frame = (0, 0, 0)  # what the bytes that are left belong to: kind, flags, stream
+        self.idle = True
 
     @property
     def buffered(self) -> int:
         """How many bytes of an incomplete frame are kept."""
         return len(self._tail)
 
-    def feed(self, data: bytes, ahead: Ahead | None = None) -> Iterator[Frame]:
+    def feed(self, data: bytes, ahead: Ahead | None = None, shown: int = -1) -> Iterator[Frame]:
         """The frames, or pieces of DATA, that `data` completes.
 
         Args:
             data: what was read.
             ahead: shown where each frame begins; it may take whole frames, and says where the next begins.
+            shown: how far it has taken `data` already; negative if it was not asked.
 
         Raises:
             Http2ConnectionError: a frame is larger than allowed; the frames before it are given first.
         """
+        self.idle = False
         if self._tail:
             data, self._tail = self._tail + data, b""
-        position, size = 0, len(data)
+        position, size = max(0, shown), len(data)
         while position < size:
             if self._left:
                 end = min(size, position + self._left)
@@ -126,7 +132,7 @@ class FrameParser:
                     yield kind, flags if not self._left else 0, stream, _part(data, position, end)
                 position = end
                 continue
-            if ahead is not None and (position := ahead(data, position)) == size:
+            if ahead is not None and position != shown and (position := ahead(data, position)) == size:
                 break
             if size - position < _HEAD_BYTES:
                 break
@@ -147,6 +153,7 @@ class FrameParser:
                 position = end
                 yield kind, flags, stream, data[start:end]
         self._tail = data[position:]
+        self.idle = position == size and not self._left
 
     def _check(self, length: int, *, passed_on: bool) -> None:
         if length > self._max_frame:

@@ -78,7 +78,7 @@ class HeaderReader:
     """Decodes the header blocks of one connection, in their order.
 
     Attributes:
-        known: blocks that mean the same whenever they come, until another changes the table.
+        known: plain blocks that mean the same whenever they come, until another changes the table.
     """
 
     def __init__(self) -> None:
@@ -107,7 +107,7 @@ class HeaderReader:
         head = read_head(fields)
         if not _same_table(before, self._table()):
             self.known.clear()
-        elif len(block) <= _LARGEST_KEPT:
+        elif len(block) <= _LARGEST_KEPT and head.is_plain:
             if len(self.known) >= _BLOCKS_KEPT:
                 self.known.clear()
             self.known[block] = head

@@ -48,6 +48,8 @@ class Lifetime:
         self._refuse_above = frames.LARGEST_WINDOW
         self._reset: deque[int] = deque(maxlen=_RESETS_KEPT)
         self._resets = Patience(*WASTE)
+        self._answers = 0
+        self._rewarded_bytes = 0
 
     @property
     def settled(self) -> bool:
@@ -82,12 +84,22 @@ class Lifetime:
 
     def _finished(self, stream: Stream) -> None:
         """The end of a stream is on its way."""
-        self._control.answered()
-        self._resets.regain()
+        self._answers += 1
         if not stream.ended:  # the client need not send the rest
             self.outbox.put(frames.rst_stream(stream.id, ErrorCode.NO_ERROR))
             self._reset.append(stream.id)
         self._forget(stream)
+
+    def _reward(self) -> None:
+        """Let answers count for the client: only what it may send because of them asks for that.
+
+        So do parts of a large one: gRPC's clients ping while they receive it, to measure the connection.
+        """
+        if self._answers or self.outbox.sent_bytes != self._rewarded_bytes:
+            self._rewarded_bytes = self.outbox.sent_bytes
+            self._control.answered()
+            self._resets.regain(self._answers)
+            self._answers = 0
 
     def _forget(self, stream: Stream) -> None:
         del self.streams[stream.id]

@@ -91,10 +91,15 @@ class MessageReader:
             self._loose = 0
 
 
+def prefix(length: int) -> bytes:
+    """What stands before a message of so many bytes that is not compressed."""
+    return _PREFIX.pack(0, length)
+
+
 def prefixed(message: bytes, encoding: str = "identity") -> bytes:
     """A message as it stands in a stream, compressed with `encoding`."""
     if encoding == "identity":
-        return _PREFIX.pack(0, len(message)) + message
+        return prefix(len(message)) + message
     compressor = zlib.compressobj(wbits=_WBITS[encoding])
     body = compressor.compress(message) + compressor.flush()
     return _PREFIX.pack(1, len(body)) + body

@@ -18,6 +18,8 @@ class Outbox:
     Attributes:
         waiting_bytes: data that waits for a window.
         sent_bytes: data that had to wait and was sent since.
+        blocked: streams whose data waits, by number.
+        window: how many bytes of data the client takes now, in all.
         initial_window: of streams to come, by the client's settings.
         max_frame: of data, by the client's settings.
     """
@@ -29,10 +31,10 @@ class Outbox:
         self.sent_bytes = 0
         self.initial_window = frames.DEFAULT_WINDOW
         self.max_frame = frames.SMALLEST_MAX_FRAME
-        self._window = frames.DEFAULT_WINDOW
+        self.window = frames.DEFAULT_WINDOW
         self._ready: list[bytes | memoryview] = []
         self._turn = _TURN_BYTES
-        self._blocked: dict[int, Stream] = {}
+        self.blocked: dict[int, Stream] = {}
         self._table_update = b""
 
     # --- frames ---
@@ -50,13 +52,13 @@ class Outbox:
     def reply(self, stream: Stream, block: bytes, message: bytes, trailers: bytes) -> None:
         """Send a whole answer: headers, one message and trailers."""
         size = len(message)
-        if size > self.max_frame or size > stream.window or size > self._window or size > self._turn:
+        if size > self.max_frame or size > stream.window or size > self.window or size > self._turn:
             self.headers(stream, block)
             self.data(stream, message)
             self.finish(stream, trailers)
             return
         block = self._first(block)
-        self._window -= size
+        self.window -= size
         self._turn -= size
         stream.done = True
         self._ready += (
@@ -68,21 +70,19 @@ class Outbox:
         )
         self._finished(stream)
 
-    def has_room(self, size: int) -> bool:
-        """Whether an answer with so many bytes of data on a new stream can be sent as it is."""
-        return (
-            size <= self.max_frame
-            and size <= self.initial_window
-            and size <= self._window
-            and size <= self._turn
-            and not self._table_update
-        )
+    def put_answer(self, answer: Iterable[bytes], size: int) -> bool:
+        """Send the frames of an answer on a new stream, if that may be done at once; whether it was.
 
-    def put_answer(self, answer: Iterable[bytes], size: int) -> None:
-        """Send the frames of an answer for which there is room; so many bytes of it are data."""
-        self._window -= size
+        Args:
+            answer: the frames.
+            size: how many bytes of it are data; no more than `max_frame`.
+        """
+        if size > self.initial_window or size > self.window or size > self._turn or self._table_update:
+            return False
+        self.window -= size
         self._turn -= size
         self._ready += answer
+        return True
 
     def data(self, stream: Stream, message: bytes) -> None:
         """Send a message, as far as windows allow; the rest follows when they open."""
@@ -100,7 +100,7 @@ class Outbox:
         self.waiting_bytes -= sum(map(len, stream.queue))
         stream.queue.clear()
         stream.done = True
-        self._blocked.pop(stream.id, None)
+        self.blocked.pop(stream.id, None)
 
     def _first(self, block: bytes) -> bytes:
         """`block`, after the confirmation of a smaller table that the client may wait for."""
@@ -117,8 +117,8 @@ class Outbox:
         """The client takes more in all; Http2ConnectionError if that is more than a window can be."""
         if not increment:
             raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, "a window update of zero")
-        self._window += increment
-        if self._window > frames.LARGEST_WINDOW:
+        self.window += increment
+        if self.window > frames.LARGEST_WINDOW:
             raise Http2ConnectionError(ErrorCode.FLOW_CONTROL_ERROR, "the window is too large")
 
     def widen_stream(self, stream: Stream, increment: int) -> None:
@@ -135,9 +135,9 @@ class Outbox:
         """What can be sent now, in order; ask again once it has been, for there may be more."""
         # One frame of each stream in turn: a large answer must not hold up small ones.
         moved = True
-        while moved and self._blocked and self._turn > 0 and self._window > 0:
+        while moved and self.blocked and self._turn > 0 and self.window > 0:
             moved = False
-            for stream in list(self._blocked.values()):
+            for stream in list(self.blocked.values()):
                 moved |= self._send(stream, at_most=1)
         ready, self._ready = self._ready, []
         self._turn = _TURN_BYTES
@@ -148,11 +148,11 @@ class Outbox:
         queue, sent = stream.queue, False
         while queue and at_most:
             first = queue[0]
-            size = min(len(first), self._window, stream.window, self.max_frame, self._turn)
+            size = min(len(first), self.window, stream.window, self.max_frame, self._turn)
             if size <= 0 < len(first):
                 break
             self._ready += (frames.head(size, frames.DATA, 0, stream.id), first[:size])
-            self._window -= size
+            self.window -= size
             self._turn -= size
             stream.window -= size
             self.waiting_bytes -= size
@@ -164,9 +164,9 @@ class Outbox:
             else:
                 queue[0] = first[size:]
         if queue:
-            self._blocked[stream.id] = stream
+            self.blocked[stream.id] = stream
             return sent
-        self._blocked.pop(stream.id, None)
+        self.blocked.pop(stream.id, None)
         if stream.trailers is not None and not stream.done:
             stream.done = True
             flags = frames.END_HEADERS | frames.END_STREAM

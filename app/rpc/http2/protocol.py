@@ -102,11 +102,11 @@ class Http2Protocol(asyncio.Protocol):
 
     def flush(self) -> None:
         """Send what can be sent, in one go if it is little."""
-        while not self._paused:
-            ready = self.connection.outbox.take()
-            if not ready:
-                break
+        outbox = self.connection.outbox
+        while not self._paused and (ready := outbox.take()):
             self._write(ready)
+            if not outbox.blocked:  # that was all
+                break
         self.connection.replenish()
         if self.connection.over and not self._transport.is_closing() and not self._paused:
             self._close()
@@ -117,7 +117,9 @@ class Http2Protocol(asyncio.Protocol):
     def _write(self, ready: list[Any]) -> None:
         if self._transport.is_closing():
             return
-        if sum(map(len, ready)) <= _JOINED_BYTES:
+        if len(ready) == 1:
+            self._transport.write(ready[0])
+        elif sum(map(len, ready)) <= _JOINED_BYTES:
             self._transport.write(b"".join(ready))
         else:
             self._transport.writelines(ready)

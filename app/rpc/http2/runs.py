@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from app.errors import ServingError
-from app.placement import STALL_SECONDS, kind_of
+from app.placement import STALL_SECONDS, WATCHED, kind_of
 from app.rpc.http2.connection import Connection
 from app.rpc.http2.headers import RequestHead, encoding_for
 from app.rpc.http2.messages import Message, too_large
@@ -18,6 +18,7 @@ from app.rpc.method import Call, Method
 
 # After so long the calls that run on the loop let others have it.
 _TURN_SECONDS = 2e-3
+_WHENEVER = Call()
 
 
 class Runs:
@@ -25,6 +26,8 @@ class Runs:
 
     Attributes:
         held_bytes: requests that are complete and wait for their turn.
+        later: those that wait for the loop's next turn.
+        waiting: those that wait for a thread, or for output to be sent.
     """
 
     def __init__(
@@ -51,37 +54,47 @@ class Runs:
         self._arm = arm
         self._flush = flush
         self._limit = service.limits.max_receive
-        self._later: deque[UnaryCall] = deque()  # the loop's turn is over
-        self._waiting: deque[UnaryCall] = deque()  # no thread is free, or too much output waits
+        self.later: deque[UnaryCall] = deque()
+        self.waiting: deque[UnaryCall] = deque()
         self._running = 0
         self._turn_left = _TURN_SECONDS
-        self._turn_cpu = time.thread_time()
-        self._compresses = service.limits.compression != "identity"
+        self._outbox, self._max_output = connection.outbox, service.limits.max_output
+        self._at_once = service.limits.compression == "identity" and not service.asks
         self.held_bytes = 0
 
     def at_once(self, head: RequestHead, message: bytes) -> bytes | ServingError | None:
         """The answer to a request that came as a whole, if it may run here and now."""
         service = self._service
         method = service.table.get(head.path)
-        if not isinstance(method, Method) or method.blocks or self._turn_left <= 0 or self._compresses:
+        if not self._at_once or self._turn_left <= 0 or not isinstance(method, Method) or method.blocks:
             return None
-        if service.is_watched:
+        if service.observer.active or 0 <= self._limit < len(message):
             return None
-        if 0 <= self._limit < len(message) or self._connection.output_full:
+        if self._outbox.waiting_bytes > self._max_output:
             return None
-        kind = kind_of(head.path, message)
-        if not (service.placement.inline(kind) or method.quick):
+        placement = service.placement
+        record = placement.find(kind_of(head.path, message))
+        if (record is None or not record.inline) and not method.quick:
             return None
+        call = _WHENEVER if head.timeout is None else Call(deadline_of(head, self._connection.heard))
+        watched = placement.watched > 0
+        cpu_start = time.thread_time() if watched else 0.0
         start = time.perf_counter()
-        call = Call(deadline_of(head, self._connection.heard))
         answer = run(head, method, (message, False), self._limit, call)
-        seconds = cpu_seconds = time.perf_counter() - start
-        if seconds > STALL_SECONDS:  # reading the CPU time costs a system call, and is seldom of interest
-            cpu_seconds = max(0.0, time.thread_time() - self._turn_cpu - (_TURN_SECONDS - self._turn_left))
+        seconds = time.perf_counter() - start
         self._turn_left -= seconds
-        service.placement.ran(kind, seconds, cpu_seconds, inline=True)
-        if isinstance(answer, bytes):
-            return too_large(answer, service.limits.max_send) or answer
+        cpu_seconds = seconds
+        if watched:
+            placement.watched -= 1
+            cpu_seconds = time.thread_time() - cpu_start
+        if seconds > STALL_SECONDS:
+            cpu_seconds = cpu_seconds if watched else STALL_SECONDS
+            placement.watched = WATCHED
+        if record is not None:
+            record.ran_inline(seconds, cpu_seconds)
+        largest = service.limits.max_send
+        if largest >= 0 and isinstance(answer, bytes):
+            return too_large(answer, largest) or answer
         return answer
 
     def place(self, call: UnaryCall) -> None:
@@ -92,17 +105,17 @@ class Runs:
         here = not (compressed or call.method.blocks or encoding_for(head, limits.compression) != "identity")
         kind = kind_of(head.path, message)
         if self._connection.output_full:
-            self._hold(self._waiting, call)
+            self._hold(self.waiting, call)
         elif here and (call.method.quick or self._service.placement.inline(kind)):
             if self._turn_left <= 0:
-                self._hold(self._later, call)
+                self._hold(self.later, call)
                 return
             outcome = run_timed(head, call.method, call.message, self._limit, call.call, seen=call.seen)
             self._turn_left -= outcome.seconds
             self._service.placement.ran(kind, outcome.seconds, outcome.cpu_seconds, inline=True)
             self._answer(call.stream, outcome.answer)
         elif self._running >= self._service.thread_count:
-            self._hold(self._waiting, call)
+            self._hold(self.waiting, call)
         else:
             self._running += 1
             self._arm(call)
@@ -116,20 +129,19 @@ class Runs:
     def new_turn(self) -> None:
         """The loop has served others since."""
         self._turn_left = _TURN_SECONDS
-        self._turn_cpu = time.thread_time()
 
     @property
     def pending(self) -> bool:
         """Whether `resume` has something to do."""
         room = self._running < self._service.thread_count and not self._connection.output_full
-        return bool(self._later or (self._waiting and room))
+        return bool(self.later or (self.waiting and room))
 
     def resume(self) -> None:
         """Begin calls that were kept back, as far as there is room."""
         self.new_turn()
-        for queue in (self._later, self._waiting):
+        for queue in (self.later, self.waiting):
             for _ in range(len(queue)):
-                if self._connection.output_full or (queue is self._waiting and not self.pending):
+                if self._connection.output_full or (queue is self.waiting and not self.pending):
                     break
                 call = queue.popleft()
                 self.held_bytes -= call.size
@@ -140,7 +152,7 @@ class Runs:
         if call.future is not None and call.future.cancel():
             self._running -= 1
         call.cancel()
-        for queue in (self._later, self._waiting):
+        for queue in (self.later, self.waiting):
             if call in queue:
                 queue.remove(call)
                 self.held_bytes -= call.size

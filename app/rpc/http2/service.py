@@ -51,10 +51,9 @@ class Service:
     admission: Admission | None = None
 
     @property
-    def is_watched(self) -> bool:
-        """Whether something is asked or told of each call beside its message."""
-        limits = self.admission is not None and self.admission.limits
-        return self.access is not None or self.observer.active or limits
+    def asks(self) -> bool:
+        """Whether somebody is asked about each call before it is run."""
+        return self.access is not None or (self.admission is not None and self.admission.limits)
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,12 @@ def request(number: int, message: bytes, *, flags: int = frames.END_HEADERS) -> 
     return opening + data(number, prefixed(message), end=True)
 
 
+def as_the_c_core_sends_it(number: int, message: bytes, more: int = 5, all_more: int = 52) -> bytes:
+    opening = frames.frame(frames.HEADERS, frames.END_HEADERS, number, literal())
+    body = data(number, prefixed(message), end=True)
+    return opening + frames.window_update(number, more) + body + frames.window_update(0, all_more)
+
+
 def test_requests_like_earlier_ones_need_no_stream() -> None:
     client = Client(echo=Short)
     first = client.send(request(1, b"a"))
@@ -76,6 +82,24 @@ def test_requests_like_earlier_ones_need_no_stream() -> None:
         frame[3] for frame in kinds(first, frames.HEADERS)
     ]
     assert client.connection.streams == {}
+
+
+def test_requests_of_grpcs_c_core_need_no_stream_either() -> None:
+    client = Client(echo=Short)
+    client.send(as_the_c_core_sends_it(1, b"a"))
+    window = client.connection.outbox.window
+    said = client.send(as_the_c_core_sends_it(3, b"b") + as_the_c_core_sends_it(5, b"cc"))
+    assert (client.calls.taken, len(client.calls.events)) == (2, 2)
+    assert [body_of(said, number) for number in (3, 5)] == [prefixed(b"b"), prefixed(b"cc")]
+    assert client.connection.outbox.window == window + 2 * 52 - len(prefixed(b"b") + prefixed(b"cc"))
+    assert client.connection._parser.buffered == 0
+
+
+def test_a_stream_that_the_client_widened_takes_more_of_an_answer() -> None:
+    for client in pair():
+        client.send(frames.settings({frames.INITIAL_WINDOW_SIZE: 3}), request(1, b"a"))
+        said = client.send(as_the_c_core_sends_it(3, b"bbbbbbbbbb"))
+        assert body_of(said, 3) == prefixed(b"bbbbbbbbbb")[:8]
 
 
 MESSAGES = st.sampled_from([b"", b"a", FAILS, HELD, b"x" * 100, b"y" * 20_000])
@@ -100,7 +124,17 @@ def piece(number: int, message: bytes) -> st.SearchStrategy[bytes]:
             data(number, b"\1" + prefixed(message)[1:], end=True),
             data(number, prefixed(message)[:-1], end=True),
             frames.rst_stream(number, frames.ErrorCode.CANCEL),
+            as_the_c_core_sends_it(number, message),
+            as_the_c_core_sends_it(number, message),
+            as_the_c_core_sends_it(number, message, more=70_000),
+            as_the_c_core_sends_it(number, message, more=0),
+            as_the_c_core_sends_it(number, message, all_more=0),
+            as_the_c_core_sends_it(number, message, more=2**31 - 1, all_more=1),
+            as_the_c_core_sends_it(number, message, all_more=2**31 - 1),
+            as_the_c_core_sends_it(number, message)[:-4],
             frames.window_update(0, 70_000),
+            frames.window_update(number, 5),
+            frames.frame(frames.WINDOW_UPDATE, 0, 0, b"\0\0\0"),
             frames.settings({frames.INITIAL_WINDOW_SIZE: len(message)}),
             frames.settings({frames.HEADER_TABLE_SIZE: 0}),
             frames.frame(frames.PING, 0, 0, bytes(8)),
@@ -117,7 +151,8 @@ def steps(last: int = 40) -> st.SearchStrategy[list[bytes]]:
     def ordered(parts: list[tuple[bytes, bool, bytes]]) -> list[bytes]:
         made = []
         for place, (message, plain, other) in enumerate(parts):
-            made.append(request(2 * place + 3, message) if plain else other)
+            usual = as_the_c_core_sends_it if place % 2 else request
+            made.append(usual(2 * place + 3, message) if plain else other)
         return made
 
     return rising.map(ordered)
@@ -134,8 +169,8 @@ def test_both_ways_say_the_same(parts: list[bytes], most: int, cuts: list[int]) 
         client.send(frames.window_update(0, 1 << 20))
     assert short.connection.over == long.connection.over
     assert short.connection.streams.keys() == long.connection.streams.keys()
-    assert short.connection._intake._taken == long.connection._intake._taken
-    assert short.connection.outbox._window == long.connection.outbox._window
+    assert short.connection._intake.taken == long.connection._intake.taken
+    assert short.connection.outbox.window == long.connection.outbox.window
 
 
 def test_an_answer_that_the_client_does_not_take_yet_waits() -> None:
@@ -149,6 +184,18 @@ def test_an_answer_that_the_client_does_not_take_yet_waits() -> None:
         ]
         said = client.send(frames.window_update(3, 100), frames.window_update(5, 100))
         assert [len(body_of(said, number)) for number in (3, 5)] == [4, 4]
+
+
+def test_a_client_may_ping_while_it_receives_a_large_answer() -> None:
+    for client in pair(ping_seconds=10, ping_strikes=2):
+        client.send(frames.settings({frames.INITIAL_WINDOW_SIZE: 3}), request(1, b"x" * 100))
+        pings = [frames.frame(frames.PING, 0, 0, bytes(8))] * 2
+        for _ in range(20):
+            said = client.send(frames.window_update(1, 2), *pings)
+            assert len(body_of(said, 1)) == 2
+        assert not client.connection.over
+        client.send(*pings, *pings)
+        assert client.connection.over
 
 
 def test_nothing_is_taken_once_the_client_was_told_to_go() -> None:

@@ -50,6 +50,7 @@ class Service:
             ECHO: Method(Text, self._echo),
             "/test.Service/Blocks": Method(Text, self._echo, blocks=True),
             "/test.Service/Large": Method(Text, self._large),
+            "/test.Service/Streams": Method(Text, self._streams, quick=True),
         }
 
     def _echo(self, request: Any, call: Call) -> Any:
@@ -57,6 +58,11 @@ class Service:
         self.threads.append(threading.current_thread().name)
         self.work()
         return request
+
+    def _streams(self, request: Any, call: Call) -> Any:
+        del request, call
+        assert self.server is not None
+        return Text(value=str([len(protocol.connection.streams) for protocol in self.server._connections]))
 
     def _large(self, request: Any, call: Call) -> Any:
         del request, call
@@ -163,6 +169,17 @@ def connect() -> Iterator[Callable[..., Peer]]:
 
 
 # --- where calls run ---
+
+
+@pytest.mark.parametrize("timeout", [60, None])
+def test_requests_as_grpc_sends_them_need_no_stream(start: Start, timeout: float | None) -> None:
+    port = free_port()
+    start(port=port)
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call = channel.unary_unary("/test.Service/Streams", Text.SerializeToString, Text.FromString)
+        seen = [call(Text(), timeout=timeout).value for _ in range(20)]
+    assert seen[0] == "[1]", "its headers were not seen before"
+    assert seen.count("[0]") > 10
 
 
 def test_fast_calls_come_to_run_on_the_loop_and_slow_ones_leave_it(start: Start, service: Service) -> None:
