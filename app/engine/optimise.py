@@ -31,6 +31,7 @@ from app.engine.fast_session import (
 from app.engine.flat_graph import FlatGraph
 from app.engine.fold import fold_normalisation
 from app.engine.graph_guards import bytes_of, obstacle, ops_of
+from app.engine.memory import give_back
 from app.engine.model import read_signature
 from app.engine.session_model import SessionModel
 from app.engine.signature import Signature
@@ -211,6 +212,7 @@ class Optimising:
             raise KeepOriginalError(
                 f"its weights cannot be looked at: {error.message.splitlines()[0]}"
             ) from error
+        self._saver_def = None  # it keeps the meta graph in memory
 
     def finish(self, original: SessionModel, load_seconds: float) -> SessionModel:
         """The faster model with the same answers, or the original; the other is closed.
@@ -227,6 +229,7 @@ class Optimising:
         self._weights.clear()
         for model in (original,) if proved else made:
             model.close()
+        give_back()
         return made[0] if proved else original
 
     def _prove(self, original: SessionModel, made: list[SessionModel], load_seconds: float) -> None:
@@ -238,9 +241,13 @@ class Optimising:
         budget.check("open a session", trial.first_seconds * _SESSION_COST)
         rewritten = self._rewritten
         assert rewritten is not None
+        give_back()
+        report = rewritten.report
         fast = original.in_session(self._fast_session(rewritten))
+        del rewritten
         made.append(fast)
         self._weights.clear()  # the sessions have what they need
+        self._rewritten = None
         error, agree = trial.compare(fast, budget, lossy=self._bfloat16)
         if self._bfloat16:
             logger.info(
@@ -248,13 +255,14 @@ class Optimising:
                 error,
                 100 * agree,
             )
+        give_back()
         gains = trial.gains(fast, budget)
         slowest, gain = min(gains.items(), key=lambda item: item[1])
         if gain < _LEAST_GAIN or max(gains.values()) < _WORTHWHILE_GAIN:
             raise KeepOriginalError(f"not faster ({gain:.2f} times the speed for {slowest})")
         logger.info(
             "Model made fast: %s; times the speed: %s. It took %.3f s, a plain load some %.3f s.",
-            rewritten.report,
+            report,
             ", ".join(f"{name} {gain:.2f}" for name, gain in gains.items()),
             time.monotonic() - self._started,
             plain_seconds,

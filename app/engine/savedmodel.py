@@ -69,13 +69,22 @@ def load(
         meta_graph = _read(path, tags, refuse_external_ops=refuse_external_ops)
         # A replica's graph stays as it was placed.
         work = None if device or optimisation is None else begin(meta_graph, config, optimisation)
-        source = _Source(path, tags, meta_graph.signature_def, device, before_restore, compute)
+        # Copies: a part of a meta graph keeps all of it in memory.
+        signature_defs = {name: _copy(proto) for name, proto in meta_graph.signature_def.items()}
+        del meta_graph
+        source = _Source(path, tags, signature_defs, device, before_restore, compute)
         model = source.load(config, metrics, in_callers_thread=in_callers_thread, work=work)
     except BaseException:
         metrics.load_attempts.increment(path, "fail")
         raise
     metrics.load_attempts.increment(path, "success")
     return model
+
+
+def _copy(proto: Any) -> Any:
+    result = type(proto)()
+    result.CopyFrom(proto)
+    return result
 
 
 def _read(path: str, tags: Sequence[str], *, refuse_external_ops: bool) -> Any:
@@ -123,6 +132,7 @@ class _Source:
         except BaseException:
             session.close()
             raise
+        del loader, saver  # they have the graph once more
         taken = micros(start, time.perf_counter_ns())
         metrics.load_micros.increment(self.path, by=taken)
         for stage, stage_micros in stages.items():

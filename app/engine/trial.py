@@ -11,13 +11,14 @@ from app.engine import generated_inputs
 from app.engine.budget import Budget, KeepOriginalError
 from app.engine.comparison import difference, same_choice
 from app.engine.dtypes import Array
+from app.engine.memory import give_back
 from app.engine.model import Model
 from app.engine.signature import Signature
 from app.errors import ServingError
 
-# The first that a signature takes: more than one row, so that no row is mistaken for the batch. Not more than
-# that: what a run needs besides the weights grows with the batch, and it counts at the load's peak.
-_BATCHES = (2, 1)
+# The first that a signature takes. One row comes before two: what a run needs besides the weights grows with
+# the batch, and it counts at the load's peak.
+_BATCHES = (1, 2)
 # What a run takes at most that needs no TensorFlow optimiser, in first runs of the original.
 _WARM = 0.35
 _MOST_ROUNDS = 15
@@ -57,6 +58,7 @@ class Trial:
         self.first_seconds = time.monotonic() - started
 
     def _answer(self, signature: Signature) -> _Answer:
+        give_back()  # what the restore or the last first run left
         for batch in _BATCHES:
             for inputs in generated_inputs.candidates(signature, batch):
                 started = time.monotonic()

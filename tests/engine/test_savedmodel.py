@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import shutil
@@ -10,9 +11,11 @@ import pytest
 from google.protobuf import text_format
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
 from app.engine import savedmodel
+from app.engine.memory import give_back
 from app.engine.session_config import session_config
 from app.errors import Code, ServingError
 from app.options import Options
@@ -20,6 +23,7 @@ from app.telemetry.metrics import Registry
 from app.telemetry.serving_metrics import TensorFlowMetrics
 from tests.engine.conftest import load
 from tests.support import models
+from tests.support.process import resident_bytes
 
 CONFIG = session_config(Options())
 
@@ -191,6 +195,33 @@ def test_an_op_that_does_not_exist(copied: Path) -> None:
     error = failure(copied)
     assert error.code in (Code.INVALID_ARGUMENT, Code.NOT_FOUND)
     assert "NoSuchOp" in error.message
+
+
+def test_signatures_do_not_keep_the_graph_in_memory(copied: Path) -> None:
+    constant_bytes = 64 * 2**20
+    file = copied / "saved_model.pb"
+    saved_model = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    node = saved_model.meta_graphs[0].graph_def.node.add(name="large", op="Const")
+    node.attr["dtype"].type = node.attr["value"].tensor.dtype = types_pb2.DT_UINT8
+    node.attr["value"].tensor.tensor_shape.dim.add(size=constant_bytes)
+    node.attr["value"].tensor.tensor_content = bytes(constant_bytes)
+    file.write_bytes(saved_model.SerializeToString())
+    del saved_model, node
+    model = load(copied)
+    signatures = dict(model.signature_defs)
+    model.close()
+    del model
+    with_signatures = resident_after_collection()
+    assert signatures.pop("serving_default").outputs["y"].name
+    signatures.clear()
+    assert with_signatures - resident_after_collection() < constant_bytes / 2
+
+
+def resident_after_collection() -> int:
+    """Bytes of this process, without what nobody needs."""
+    gc.collect()
+    give_back()
+    return resident_bytes(os.getpid())
 
 
 def test_loads_are_counted(half_plus_two: Path, tmp_path: Path) -> None:
