@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from app.engine import generated_inputs
 from app.engine.budget import Budget, KeepOriginalError
@@ -37,6 +40,16 @@ class _Answer:
     inputs: Mapping[str, Array]
     outputs: Mapping[str, Array]
     seconds: float
+
+    def twice(self) -> Iterator[_Answer]:
+        """What two rows like this one row get, if rows are open: a rewrite may have fixed their number."""
+        specs = (*self.signature.inputs.values(), *self.signature.outputs.values())
+        if self.batch == 1 and all(spec.shape and spec.shape[0] < 0 for spec in specs):
+            inputs, outputs = (
+                {alias: np.repeat(value, 2, axis=0) for alias, value in values.items()}
+                for values in (self.inputs, self.outputs)
+            )
+            yield _Answer(2, self.signature, inputs, outputs, self.seconds * 2)
 
 
 class Trial:
@@ -84,18 +97,18 @@ class Trial:
             KeepOriginalError: an answer differs by more than the tolerance, or there is no time.
         """
         worst, agree = 0.0, 1.0
-        for answer in self._answers:
-            budget.check("compare answers", answer.seconds * _WARM)
+        for wanted in itertools.chain.from_iterable((each, *each.twice()) for each in self._answers):
+            budget.check("compare answers", wanted.seconds * _WARM)
             try:
-                found = fast.run(answer.signature, answer.inputs)
+                found = fast.run(wanted.signature, wanted.inputs)
             except ServingError as error:
                 reason = str(error).splitlines()[0]
                 raise KeepOriginalError(f"the fast one fails: {reason}") from error
-            for alias, expected in answer.outputs.items():
+            for alias, expected in wanted.outputs.items():
                 error_, limit = difference(expected, found[alias])
                 if math.isinf(error_) or (error_ > limit and not lossy):
                     raise KeepOriginalError(
-                        f"output {alias} of {answer.signature.name} would differ by {error_:.2g} of its size"
+                        f"output {alias} of {wanted.signature.name} would differ by {error_:.2g} of its size"
                     )
                 worst, agree = max(worst, error_), min(agree, same_choice(expected, found[alias]))
         return worst, agree

@@ -52,6 +52,17 @@ def test_a_fast_model_that_fails(original: Model) -> None:
         make_trial(original).compare(failing, Budget(1000))
 
 
+def test_a_fast_model_that_answers_one_row_of_a_batch(original: Model) -> None:
+    class OneRow(SessionModel):
+        def call(self, *arguments: Any) -> Any:
+            return [value[:1] for value in super().call(*arguments)]
+
+    assert isinstance(original, SessionModel)
+    one_row = OneRow(original.session, original.signature_defs)
+    with pytest.raises(KeepOriginalError, match=r"output y of serving_default would differ by inf"):
+        make_trial(original).compare(one_row, Budget(1000))
+
+
 def test_no_input_that_it_takes(tmp_path: Path) -> None:
     tf = models.tensorflow()
     module = tf.Module()
