@@ -14,7 +14,7 @@ SOURCE ?=
 GRPC_PORT ?= 8500
 REST_PORT ?= 8501
 # Each imports TensorFlow once and has servers of its own: 4 GB of memory a process.
-TEST_PROCESSES ?= 2
+TEST_PROCESSES ?= 3
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -50,7 +50,7 @@ serve: samples ## serve models-sample/half_plus_two: gRPC on 8500, REST on 8501 
 	exec $(RUN) -m app --port=$(GRPC_PORT) --rest_api_port=$(REST_PORT) \
 		--model_name=half_plus_two --model_base_path=$(CURDIR)/models-sample/half_plus_two
 
-test: samples ## run every test that needs no Docker Engine (TEST_PROCESSES=2, ARGS="-k word")
+test: samples ## run every test that needs no Docker Engine (TEST_PROCESSES=3, ARGS="-k word")
 	$(RUN) -m pytest -m "not container" --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-container: samples ## build the image and test it in containers (needs a Docker Engine)

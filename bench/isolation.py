@@ -100,10 +100,11 @@ class Found:
     heavy: float
 
 
-def request(model: str, name: str, values: np.ndarray) -> bytes:
-    """A serialized PredictRequest."""
+def request(model: str, name: str, values: np.ndarray, signature: str = "") -> bytes:
+    """A serialized PredictRequest; for `serving_default` without a `signature`."""
     message = predict_pb2.PredictRequest()
     message.model_spec.name = model
+    message.model_spec.signature_name = signature
     tensor = message.inputs[name]
     tensor.dtype = 1
     for size in values.shape:

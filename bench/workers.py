@@ -114,7 +114,7 @@ def main() -> None:
         image = np.random.default_rng(7).random((1, 224, 224, 3))
         for file, message in (
             ("small.grpc", request("half_plus_two", "x", np.array([1.0, 2.0, 5.0]))),
-            ("image.grpc", request("image_classifier", "array", image)),
+            ("image.grpc", request("image_classifier", "image", image, "array")),
         ):
             (directory / file).write_bytes(b"\0" + len(message).to_bytes(4, "big") + message)
         for load in LOADS:

@@ -15,6 +15,7 @@ from functools import lru_cache
 
 from app.options import Options
 from app.placement import STALL_SECONDS, WATCHED, Placement
+from app.rest.heads import Heads
 from app.rest.service import Reply, RestService
 from app.telemetry.observer import Observer
 
@@ -42,6 +43,7 @@ class Direct:
         enabled: whether there is ever an answer here.
         is_draining: whether connections are to end with their next answer.
         largest_body: in bytes; what is larger goes the usual way.
+        heads: of requests that came here before.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Direct:
         """
         self._observer = observer or Observer()
         self.largest_body = min(LARGEST_BODY, options.rest_api_max_body_mb * 1024 * 1024 or LARGEST_BODY)
+        self.heads = Heads()
         self._service = service
         self._placement = placement
         self.is_draining = is_draining

@@ -2,7 +2,7 @@
 
 uvicorn starts a task at the end of a request's head, which then waits for the body. Here the body of a
 plain POST is collected first; if `Direct` has an answer then, it is written at once. If not, uvicorn goes on
-as if the whole request had come in this moment.
+as if the whole request had come in this moment. A request whose head was seen before is not even parsed.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from app.options import Options
 from app.rest.connections import ConnectionLimits, LimitedProtocol
 from app.rest.direct import Direct, target_of
+from app.rest.heads import LONGEST_REQUEST
 from app.rest.service import Reply
 from app.telemetry.instruments import Counter
 
@@ -47,6 +48,39 @@ class HttpProtocol(LimitedProtocol):
         self._direct = direct if direct is not None and direct.enabled else None
         self._pieces: list[bytes] | None = None  # of the body of a plain request
         self._target = ""  # of that request
+        # Whether the next byte begins a request, and all before it were answered.
+        self._between = self._direct is not None
+        self._answered: tuple[str, int] | None = None  # the plain request just parsed: target, size of body
+
+    def data_received(self, data: bytes) -> None:
+        """Answer a plain request at once if its head was seen before; parse anything else."""
+        direct = self._direct
+        if not self._between or direct is None or len(data) > LONGEST_REQUEST:
+            super().data_received(data)
+        elif not self._again(direct, data):
+            self._answered = None
+            super().data_received(data)
+            if self._answered is not None:
+                direct.heads.learn(data, *self._answered)
+
+    def _again(self, direct: Direct, data: bytes) -> bool:
+        """Whether `data` was a request like an earlier one, and is answered."""
+        found = direct.heads.find(data)
+        if found is None or self._surplus or self.transport.is_closing() or self.flow.write_paused:
+            return False
+        reply = direct.answer(*found)
+        if reply is None:
+            return False
+        self._heard = time.monotonic()
+        if self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
+        self._write(reply, direct.is_draining())
+        return True
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._between = False
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """Wait for the body of a plain request; anything else begins now."""
@@ -76,7 +110,11 @@ class HttpProtocol(LimitedProtocol):
         in_turn = time.monotonic() < self._heard + _TURN_SECONDS  # what arrived together is one turn
         reply = self._direct.answer(self._target, body) if in_turn else None
         if reply is not None:
-            self._write(reply, self._direct.is_draining())
+            ending = self._direct.is_draining() or not self.parser.should_keep_alive()
+            self._write(reply, ending)
+            if not ending:
+                self._between = True
+                self._answered = self._target, len(body)
             return
         self._begin(body)
         super().on_message_complete()
@@ -115,7 +153,6 @@ class HttpProtocol(LimitedProtocol):
         self.cycle.message_event.set()
 
     def _write(self, reply: Reply, ending: bool) -> None:
-        ending = ending or not self.parser.should_keep_alive()
         parts = [STATUS_LINE[reply.status]]
         for name, value in self.server_state.default_headers:
             parts += (name, b": ", value, b"\r\n")

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import uvicorn
@@ -111,6 +112,48 @@ def test_a_fast_request_is_answered_on_the_loop(port: int) -> None:
     assert b"date: " in head
     assert b"connection" not in head
     assert body == b"loop body"
+
+
+def test_a_head_that_was_seen_is_not_parsed_again(running: Running, port: int) -> None:
+    heads = running.server.config.loaded_app.direct.heads
+    looked_up = heads.find(PLAIN)
+    assert looked_up == ("/v1/models/m:predict", b"body")
+    assert [body for _, body in exchange(port, PLAIN)] == [b"loop body"]
+    # The same head, but not one whole request: it is parsed.
+    for pieces in ([PLAIN[:-1], b"y"], [PLAIN + PLAIN[:9], PLAIN[9:]], [PLAIN * 2]):
+        assert {body for _, body in exchange(port, *pieces, answers=1)} == {b"loop body"}
+        assert exchange(port, PLAIN, PLAIN)[1][1] == b"loop body"
+
+
+def test_what_ends_the_connection_or_begins_in_a_body_is_not_kept(running: Running, port: int) -> None:
+    heads = running.server.config.loaded_app.direct.heads
+    closing = PLAIN.replace(b"Host: h", b"Host: h\r\nConnection: close")
+    assert b"connection: close" in exchange(port, closing)[0][0]
+    assert heads.find(closing) is None
+    # The end of one body and a whole request in one read: what stands before it is no head.
+    late = PLAIN.replace(b"Host: h", b"Host: late")
+
+    async def talk() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(PLAIN[:-2])
+        await writer.drain()
+        connections: set[Any] = {*running.server.server_state.connections}
+        half = lambda: any(each._pieces for each in connections)  # noqa: E731
+        await asyncio.to_thread(wait_until, half, "half a body is there")
+        writer.write(b"dy" + late)
+        for _ in range(2):
+            await asyncio.wait_for(reader.readuntil(b"loop body"), 30)
+        writer.close()
+        await writer.wait_closed()
+
+    asyncio.run(talk())
+    assert heads.find(b"dy" + late) is None
+
+
+def test_a_head_that_was_seen_in_another_connection_and_after_a_request_of_another_kind(port: int) -> None:
+    slow = PLAIN.replace(b"Content-Length", b"Expect: x\r\nContent-Length")
+    bodies = [body for _, body in exchange(port, PLAIN, slow, answers=2)]
+    assert bodies == [b"loop body", b"thread body"]
 
 
 def test_errors_too(port: int) -> None:
