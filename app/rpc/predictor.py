@@ -108,8 +108,6 @@ class Predictor:
             return None
         name = pattern.spec.name
         try:
-            if self._check_rate is not None:
-                self._check_rate(name)
             handle = resolve(self._registry, pattern.spec)
             try:
                 model = handle.servable
@@ -119,6 +117,8 @@ class Predictor:
                 writer, times = plan.writer, plan.times
                 if writer is None or times is None:
                     return None
+                if self._check_rate is not None:  # not before: what is left to `handle` is checked there
+                    self._check_rate(name)
                 if call.deadline is not None:
                     check_deadline(call.deadline)
                 aligned = model.needs_alignment

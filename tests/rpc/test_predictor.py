@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from tensorflow_serving.apis import predict_pb2
 
+from app.admission import Admission
 from app.errors import Code, ServingError
 from app.lifecycle.states import State
 from app.options import Options
@@ -83,6 +84,31 @@ def test_what_is_refused_is_left_to_the_long_way(served: Served, spec: dict[str,
     assert from_bytes(method, made) is None
     with pytest.raises(ServingError):
         method.answer(made.SerializeToString(), Call())
+
+
+@pytest.mark.parametrize("spec", [{}, {"dtype": 2}])
+def test_a_request_counts_once_for_the_rate_whichever_way_it_goes(
+    served: Served, spec: dict[str, Any]
+) -> None:
+    metrics = ServingMetrics.make()
+    options = Options(max_requests_per_second_per_model=4)
+    admission = Admission(options, metrics.ferry.refused, lambda: ["half_plus_two"], lambda: 0.0)
+    method = method_table(served.manager, served.board, options, refuse, metrics, admission=admission)[
+        PREDICT
+    ]
+    made = request([1.0], **spec)
+    message = made.SerializeToString()
+    assert method.shortcut is not None
+    for _ in range(2):
+        method.shortcut.learn(message, made)
+    codes = []
+    for _ in range(5):
+        try:
+            method.answer(message, Call())
+            codes.append(Code.OK)
+        except ServingError as error:
+            codes.append(error.code)
+    assert codes == [Code.INVALID_ARGUMENT if spec else Code.OK] * 4 + [Code.RESOURCE_EXHAUSTED]
 
 
 @pytest.mark.parametrize("version", [None, 99])
