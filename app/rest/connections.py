@@ -12,6 +12,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.options import Options
+from app.rest.joined_writes import JoinedWrites
 from app.rest.json_encode import encode_error
 from app.telemetry.instruments import Counter
 
@@ -68,6 +69,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
         """Begin, or turn the client away."""
         super().connection_made(transport)
+        self._joined = JoinedWrites(transport, self.loop)
         self._surplus = len(self.connections) > self._limits.connections
         if len(self.connections) > self._limits.connections + _REFUSED_POLITELY:
             self._refused.increment("connections")
@@ -97,6 +99,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """The headers are there: run the request, unless they are too large."""
         if self.end_headers():
             super().on_headers_complete()
+            self.cycle.transport = self._joined  # type: ignore[assignment] # has what a cycle uses
 
     def end_headers(self) -> bool:
         """Whether the headers are not too large; the client is turned away if they are."""
@@ -129,6 +132,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """The answer is on its way."""
+        self._joined.end()
         self._quiet_since = time.monotonic()
         super().on_response_complete()
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import threading
+import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import docker
 import grpc
-import requests
 from docker.models.containers import Container
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
@@ -20,7 +23,11 @@ from tests.support.process import wait_until
 
 TOKEN = "swarm"
 DAMPER = 0.02
-"""Seconds between two requests of a client: the machine has other things to do than this load."""
+"""Seconds between two requests of a client: the machine has other things to do than this load.
+
+A REST request's body follows its head as late, as it may from any client: a balancer that passes on a head
+before it has the body cannot ask again.
+"""
 
 
 @dataclass
@@ -72,12 +79,20 @@ class Load:
 
     @contextlib.contextmanager
     def _rest(self) -> Iterator[Callable[[], Any]]:
-        with requests.Session() as session:
-            session.headers["Authorization"] = f"Bearer {TOKEN}"
+        url = urllib.parse.urlsplit(f"{self.rest}:predict")
+        body = b'{"instances": [1.0]}'
+        with contextlib.closing(http.client.HTTPConnection(url.netloc, timeout=30)) as connection:
 
             def ask() -> Any:
-                answer = session.post(f"{self.rest}:predict", json={"instances": [1.0]}, timeout=30)
-                return answer.json()["predictions"] if answer.ok else answer.text
+                connection.putrequest("POST", url.path)
+                connection.putheader("Authorization", f"Bearer {TOKEN}")
+                connection.putheader("Content-Length", str(len(body)))
+                connection.endheaders()
+                self._ended.wait(DAMPER)
+                connection.send(body)
+                answer = connection.getresponse()
+                text = answer.read()
+                return json.loads(text)["predictions"] if answer.status == HTTPStatus.OK else text
 
             yield ask
 

@@ -166,7 +166,7 @@ def test_a_secret_is_changed_for_another(swarm: Swarm) -> None:
     swarm.client.secrets.create(name=f"{swarm.name}_tokens-2", data=tokens.encode(), labels=labels)
     headers = {"x-api-key": "new"}
     assert requests.get(swarm.load.rest, headers=headers, timeout=30).status_code == 401
-    before = {one.id for one in swarm.replicas()}
+    before = {one.id for one in swarm.wait_replicas(2)}
     changes = [
         f"--secret-rm={swarm.name}_tokens",
         f"--secret-add=source={swarm.name}_tokens-2,target=tokens,mode=0444",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import socket
+import struct
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -112,6 +114,20 @@ def test_a_fast_request_is_answered_on_the_loop(port: int) -> None:
     assert b"date: " in head
     assert b"connection" not in head
     assert body == b"loop body"
+
+
+def test_an_answer_is_one_write_also_the_usual_way(port: int) -> None:
+    asked = HEAD + b"Content-Length: 4\r\nExpect: x\r\n\r\nbody"
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        for count in range(1, 20):
+            connection.sendall(asked)
+            answer = b""
+            while not answer.endswith(b"\r\n\r\nthread body"):
+                answer += connection.recv(4096)
+            # tcpi_data_segs_in of Linux's struct tcp_info.
+            info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+            (segments,) = struct.unpack_from("I", info, 152)
+            assert segments == count
 
 
 def test_a_head_that_was_seen_is_not_parsed_again(running: Running, port: int) -> None:
