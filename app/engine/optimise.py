@@ -242,13 +242,15 @@ class Optimising:
         rewritten = self._rewritten
         assert rewritten is not None
         give_back()
-        report = rewritten.report
+        report, graph = rewritten.report, rewritten.graph.graph
         fast = original.in_session(self._fast_session(rewritten))
         del rewritten
         made.append(fast)
         self._weights.clear()  # the sessions have what they need
         self._rewritten = None
-        error, agree = trial.compare(fast, budget, lossy=self._bfloat16)
+        error, agree = trial.compare(
+            fast, budget, lossy=self._bfloat16, keeps_rows=lambda signature: keeps_rows(graph, signature)
+        )
         if self._bfloat16:
             logger.info(
                 "bfloat16: largest relative error %.2g, top-1 the same for %.0f %% of made-up inputs.",
@@ -276,6 +278,16 @@ class Optimising:
             for name in rewritten.graph.handles
         }
         return open_session(rewritten.graph, values, unoptimised(self._config))
+
+
+def keeps_rows(graph: Any, signature: Signature) -> bool:
+    """Whether the rows of a signature's answers are still open in `graph`, as far as TensorFlow tells.
+
+    A rewrite that had fixed their number would have done so by a constant, which shape inference looks
+    through.
+    """
+    outputs = [graph.get_tensor_by_name(spec.tensor).shape for spec in signature.outputs.values()]
+    return all(shape.rank and shape[0] is None for shape in outputs)
 
 
 def _stand_in(handle: Any) -> Array:

@@ -99,3 +99,18 @@ def test_a_spent_budget(original: Model) -> None:
     trial.compare(original, Budget(1000))
     with pytest.raises(KeepOriginalError, match="no time to measure"):
         trial.gains(original, budget)
+
+
+def test_rows_known_to_be_kept_are_not_tried(original: Model) -> None:
+    sizes: list[int] = []
+
+    class Counting(SessionModel):
+        def call(self, *arguments: Any) -> Any:
+            sizes.append(len(arguments[1][0]))
+            return super().call(*arguments)
+
+    assert isinstance(original, SessionModel)
+    counting = Counting(original.session, original.signature_defs)
+    make_trial(original).compare(counting, Budget(1000))
+    make_trial(original).compare(counting, Budget(1000), keeps_rows=lambda _: True)
+    assert sizes == [1, 2, 1]
