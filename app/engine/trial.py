@@ -96,8 +96,8 @@ class Trial:
             fast: the other model.
             budget: asked before every run.
             lossy: whether floats may differ by any amount.
-            keeps_rows: whether any number of rows is known to get as many answers from a signature; others are
-                asked for two rows as well, for which TensorFlow needs more memory than for one.
+            keeps_rows: whether any number of rows is known to get as many answers from a signature. Others
+                are asked for two rows as well, for which TensorFlow needs more memory than for one.
 
         Returns:
             The largest relative error, and the least share of rows with the same top-1 choice.
