@@ -123,6 +123,7 @@ class _Line:
         latency_target: float,
     ) -> None:
         self._execute = partial(executor.execute, feeds, fetches)
+        self._execute_alone = partial(executor.execute_alone, feeds, fetches)
         self._runs_at_a_time = max(1, runs_at_a_time)
         self._runs = 0
         self._lock = threading.Lock()
@@ -140,12 +141,25 @@ class _Line:
 
     def run(self, values: Sequence[Array], rows: int, deadline: float) -> list[Array]:
         """Run now or wait, and answer."""
-        task = Task(values, rows, deadline, self._lead, self._time_is_up)
         with self._lock:
-            self._waiting.append(task)
-            self._rows_waiting += rows
-            self._begin_what_can()
-        return task.result()
+            alone = not self._waiting and self._has_room() and not self._patience(rows)
+            if alone:
+                self._runs += 1
+                self._requests_running += 1
+            else:
+                task = Task(values, rows, deadline, self._lead, self._time_is_up)
+                self._waiting.append(task)
+                self._rows_waiting += rows
+                self._begin_what_can()
+        return self._run_alone(values, rows, deadline) if alone else task.result()
+
+    def _run_alone(self, values: Sequence[Array], rows: int, deadline: float) -> list[Array]:
+        """Run a request for which nobody waits and which waits for nobody: no batch is made."""
+        started = time.monotonic()
+        try:
+            return self._execute_alone(values, deadline)
+        finally:
+            self._hand_on(rows, 1, time.monotonic() - started, 0)
 
     def notice(self, seconds: float) -> None:
         """Judge whether runs are cheap, by the quickest of the last ones: others waited for the GIL."""
@@ -160,19 +174,19 @@ class _Line:
             again = self._execute(batch)
         finally:
             done()
-            self._hand_on(batch, time.monotonic() - started, again)
+            self._hand_on(batch.rows, len(batch.pieces), time.monotonic() - started, again)
 
-    def _hand_on(self, batch: Batch[Task], seconds: float, again: int | None) -> None:
+    def _hand_on(self, rows: int, requests: int, seconds: float, again: int | None) -> None:
         """Learn from a batch that is done, make room, and begin the next."""
         with self._lock:
             if again == 0:
-                self._sizes.record(batch.rows, seconds)
+                self._sizes.record(rows, seconds)
                 self.notice(seconds)
             elif again:
                 self._sizes.record_failure()
             self._runs -= 1
-            self._requests_running -= len(batch.pieces)
-            self._rows_of_last = batch.rows if len(batch.pieces) > 1 else 0
+            self._requests_running -= requests
+            self._rows_of_last = rows if requests > 1 else 0
             self._seconds_of_last, self._ended_at = seconds, time.monotonic()
             self._begin_what_can()
 
@@ -185,7 +199,7 @@ class _Line:
     def _begin_what_can(self, *, impatient: bool = False) -> None:
         """Have those who wait run, as long as there is room; the lock is held."""
         while self._waiting and self._has_room():
-            patience = 0.0 if impatient else self._patience()
+            patience = 0.0 if impatient else self._patience(self._rows_waiting)
             if patience:
                 if self._patient is None:
                     self._patient = self._waiting[0]
@@ -220,14 +234,14 @@ class _Line:
         self._rows_waiting -= batch.rows
         return batch
 
-    def _patience(self) -> float:
-        """For how many seconds those who wait should wait for company although there is room.
+    def _patience(self, rows: int) -> float:
+        """For how many seconds `rows` rows that wait should wait for company although there is room.
 
         Clients that were answered together come back together. Were the first one to run alone, the others
         would have to wait for the end of its run or of another. Nobody waits for company unless requests
         share a run just now, or did so a moment ago: an idle model answers at once.
         """
-        if self._rows_waiting >= min(self._rows_of_last, self._sizes.limit):
+        if rows >= min(self._rows_of_last, self._sizes.limit):
             return 0.0
         patience = min(self._seconds_of_last * _PATIENCE, _LONGEST_PATIENCE)
         if patience < _SHORTEST_PATIENCE:

@@ -173,8 +173,7 @@ class Executor:
         unanswered = dict.fromkeys(batch.pieces)
         try:
             if self._all_expired(batch):
-                message = "Run() timeout exceeded while waiting in batching queue"
-                raise ServingError(Code.RESOURCE_EXHAUSTED, message)
+                raise _expired()
             again = 0
             for group in self._groups(batch.pieces):
                 outcomes = self._run_group(feeds, fetches, group)
@@ -186,6 +185,22 @@ class Executor:
             for piece in unanswered:
                 piece.task.answer(piece, _told(error))
         return again
+
+    def execute_alone(
+        self, feeds: tuple[str, ...], fetches: tuple[str, ...], values: Sequence[Array], deadline: float
+    ) -> list[Array]:
+        """Run what came this moment as a batch of its own, in the calling thread.
+
+        Raises:
+            ServingError: the model's error; RESOURCE_EXHAUSTED past the deadline.
+        """
+        now = time.monotonic()
+        self._metrics.queuing_micros.observe(0, "")
+        note_queue(now, now)
+        if deadline <= now:
+            raise _expired()
+        (outputs,) = self._run(feeds, fetches, [values], len(values[0]), deadline)
+        return outputs
 
     def run_alone(
         self, feeds: tuple[str, ...], fetches: tuple[str, ...], values: Sequence[Array]
@@ -255,6 +270,10 @@ def _values(piece: Piece[Task]) -> Sequence[Array]:
     if piece.rows == piece.task.rows:
         return piece.task.values
     return [value[piece.start : piece.stop] for value in piece.task.values]
+
+
+def _expired() -> ServingError:
+    return ServingError(Code.RESOURCE_EXHAUSTED, "Run() timeout exceeded while waiting in batching queue")
 
 
 def _told(error: BaseException) -> ServingError:
