@@ -181,4 +181,8 @@ def _optimisation(options: Options) -> Optimisation | None:
         logger.error("%s auto mixed precision is not supported. Valid option: bfloat16", precision)
     if not options.enable_model_optimization:
         return None
-    return Optimisation(bfloat16=precision == "bfloat16", load_factor=options.model_optimization_load_factor)
+    return Optimisation(
+        bfloat16=precision == "bfloat16",
+        xla=options.xla_cpu_compilation_enabled,
+        load_factor=options.model_optimization_load_factor,
+    )

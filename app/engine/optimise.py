@@ -36,7 +36,7 @@ from app.engine.model import read_signature
 from app.engine.session_model import SessionModel
 from app.engine.signature import Signature
 from app.engine.static_values import StaticValues, aligned, stand_in
-from app.engine.trial import Trial
+from app.engine.trial import Trial, keeps_rows
 
 # Below this there is nothing to gain that would be worth a load's time.
 LEAST_WEIGHT_BYTES = 256 * 1024
@@ -58,10 +58,12 @@ class Optimisation:
 
     Attributes:
         bfloat16: compute convolutions and matrix products in bfloat16, at whatever cost in precision.
+        xla: compile what XLA makes faster; the load may take longer then.
         load_factor: what a load may take, as a multiple of what it and the first runs take without this.
     """
 
     bfloat16: bool = False
+    xla: bool = False
     load_factor: float = 2.0
 
 
@@ -90,7 +92,11 @@ def begin(meta_graph: Any, config: Any, optimisation: Optimisation) -> Optimisin
 
 
 class Optimising:
-    """The steps on one model, and what they share: `rewrite`, `restore`, then `finish`."""
+    """The steps on one model, and what they share: `rewrite`, `restore`, then `finish`.
+
+    Attributes:
+        may_use_xla: whether XLA is to be tried on the model that comes of it.
+    """
 
     def __init__(self, signatures: Sequence[Signature], config: Any, optimisation: Optimisation) -> None:
         """Nothing is done yet.
@@ -103,6 +109,7 @@ class Optimising:
         self._started = time.monotonic()
         self._signatures = signatures
         self._config = config
+        self.may_use_xla = optimisation.xla
         self._bfloat16 = optimisation.bfloat16
         self._load_factor = optimisation.load_factor
         self._rewritten: _Rewritten | None = None
@@ -278,16 +285,6 @@ class Optimising:
             for name in rewritten.graph.handles
         }
         return open_session(rewritten.graph, values, unoptimised(self._config))
-
-
-def keeps_rows(graph: Any, signature: Signature) -> bool:
-    """Whether the rows of a signature's answers are still open in `graph`, as far as TensorFlow tells.
-
-    A rewrite that had fixed their number would have done so by a constant, which shape inference looks
-    through.
-    """
-    outputs = [graph.get_tensor_by_name(spec.tensor).shape for spec in signature.outputs.values()]
-    return all(shape.rank and shape[0] is None for shape in outputs)
 
 
 def _stand_in(handle: Any) -> Array:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import tensorflow as tf
@@ -17,7 +18,7 @@ from tensorflow.core.framework import graph_pb2
 from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.saved_model import loader_impl
 
-from app.engine import savedmodel_file
+from app.engine import savedmodel_file, xla
 from app.engine.compute_threads import ComputeThreads
 from app.engine.external_ops import check_external_ops
 from app.engine.optimise import Optimisation, Optimising, begin
@@ -73,7 +74,10 @@ def load(
         signature_defs = {name: _copy(proto) for name, proto in meta_graph.signature_def.items()}
         del meta_graph
         source = _Source(path, tags, signature_defs, device, before_restore, compute)
-        model = source.load(config, metrics, in_callers_thread=in_callers_thread, work=work)
+        load_with = partial(source.load, metrics=metrics, in_callers_thread=in_callers_thread)
+        model = load_with(config, work=work)
+        if work is not None and work.may_use_xla:
+            model = xla.faster(model, lambda: load_with(xla.with_xla(config), work=None))
     except BaseException:
         metrics.load_attempts.increment(path, "fail")
         raise

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -159,3 +160,13 @@ class Trial:
         started = time.perf_counter()
         model.run(answer.signature, answer.inputs)
         return time.perf_counter() - started
+
+
+def keeps_rows(graph: Any, signature: Signature) -> bool:
+    """Whether the rows of a signature's answers are still open in `graph`, as far as TensorFlow tells.
+
+    A rewrite that had fixed their number would have done so by a constant, which shape inference looks
+    through.
+    """
+    outputs = [graph.get_tensor_by_name(spec.tensor).shape for spec in signature.outputs.values()]
+    return all(shape.rank and shape[0] is None for shape in outputs)

@@ -12,16 +12,13 @@ import tensorflow as tf
 from app.engine import optimise as room
 from app.engine import savedmodel, trial
 from app.engine.budget import Budget
-from app.engine.dtypes import from_number
 from app.engine.optimise import Optimisation
 from app.engine.session_config import session_config
 from app.engine.session_model import SessionModel
-from app.engine.signature import Signature, TensorSpec
 from app.options import Options
 from tests.support import models
 
 CHANNELS = 128
-FLOAT = from_number(tf.float32.as_datatype_enum)
 
 
 @pytest.fixture(autouse=True)
@@ -426,25 +423,3 @@ def test_control_flow_and_nan(tmp_path: Path, outer: Callable[[Network, Any], An
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.nanmax(np.abs(expected)))
     plain.close()
     fast.close()
-
-
-def signature_of(output: str) -> Signature:
-    return Signature("s", "", {}, {"y": TensorSpec("y", output, FLOAT, (-1,))}, {})
-
-
-@pytest.mark.parametrize(
-    ("shape", "kept"), [([None, 3], True), ([None], True), ([1, 3], False), ([], False), (None, False)]
-)
-def test_rows_that_are_open_in_a_graph(shape: list[int | None] | None, kept: bool) -> None:
-    with tf.Graph().as_default() as graph:
-        tf.identity(tf.compat.v1.placeholder(tf.float32, shape), name="y")
-    assert room.keeps_rows(graph, signature_of("y:0")) is kept
-
-
-def test_a_number_of_rows_that_was_fixed_is_seen() -> None:
-    with tf.Graph().as_default() as graph:
-        x = tf.compat.v1.placeholder(tf.float32, [None, 4])
-        tf.reshape(x, tf.stack([1, tf.shape(x)[1]]), name="fixed")
-        tf.reshape(x, tf.stack([tf.shape(x)[0], 4]), name="open")
-    assert not room.keeps_rows(graph, signature_of("fixed:0"))
-    assert room.keeps_rows(graph, signature_of("open:0"))

@@ -5,14 +5,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from app.engine.budget import Budget, KeepOriginalError
+from app.engine.dtypes import from_number
 from app.engine.model import Model
 from app.engine.session_model import SessionModel
-from app.engine.trial import Trial
+from app.engine.signature import Signature, TensorSpec
+from app.engine.trial import Trial, keeps_rows
 from app.errors import Code, ServingError
 from tests.engine.conftest import load
 from tests.support import models
+
+FLOAT = from_number(tf.float32.as_datatype_enum)
 
 
 @pytest.fixture
@@ -114,3 +119,25 @@ def test_rows_known_to_be_kept_are_not_tried(original: Model) -> None:
     make_trial(original).compare(counting, Budget(1000))
     make_trial(original).compare(counting, Budget(1000), keeps_rows=lambda _: True)
     assert sizes == [1, 2, 1]
+
+
+def signature_of(output: str) -> Signature:
+    return Signature("s", "", {}, {"y": TensorSpec("y", output, FLOAT, (-1,))}, {})
+
+
+@pytest.mark.parametrize(
+    ("shape", "kept"), [([None, 3], True), ([None], True), ([1, 3], False), ([], False), (None, False)]
+)
+def test_rows_that_are_open_in_a_graph(shape: list[int | None] | None, kept: bool) -> None:
+    with tf.Graph().as_default() as graph:
+        tf.identity(tf.compat.v1.placeholder(tf.float32, shape), name="y")
+    assert keeps_rows(graph, signature_of("y:0")) is kept
+
+
+def test_a_number_of_rows_that_was_fixed_is_seen() -> None:
+    with tf.Graph().as_default() as graph:
+        x = tf.compat.v1.placeholder(tf.float32, [None, 4])
+        tf.reshape(x, tf.stack([1, tf.shape(x)[1]]), name="fixed")
+        tf.reshape(x, tf.stack([tf.shape(x)[0], 4]), name="open")
+    assert not keeps_rows(graph, signature_of("fixed:0"))
+    assert keeps_rows(graph, signature_of("open:0"))

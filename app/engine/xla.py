@@ -1,0 +1,91 @@
+"""XLA for one model, where measurements at its load show that it wins.
+
+TensorFlow compiles in the background, and runs what is not compiled yet as before: no request waits. So the
+model is loaded once more in a session whose graph may be compiled, and both run in turn until one has won.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tensorflow.core.protobuf import config_pb2
+
+from app.engine.budget import Budget, KeepOriginalError
+from app.engine.memory import give_back
+from app.engine.session_model import SessionModel
+from app.engine.trial import Trial
+from app.errors import ServingError
+
+# A win has to show so many times in a row: while nothing is compiled, both are the same, and one of them
+# has luck now and then.
+_WINS = 3
+_LEAST_GAIN, _WORTHWHILE_GAIN = 0.97, 1.1
+# A cluster takes a second or so to compile.
+_MOST_SECONDS = 5.0
+
+logger = logging.getLogger(__name__)
+
+
+def with_xla(config: Any) -> Any:
+    """A copy of the `ConfigProto` `config` with which TensorFlow compiles what it can.
+
+    It has an effect only in a process in whose environment TF_XLA_FLAGS allows that.
+    """
+    own = config_pb2.ConfigProto()
+    own.CopyFrom(config)
+    own.graph_options.optimizer_options.global_jit_level = config_pb2.OptimizerOptions.ON_2
+    return own
+
+
+def faster(model: SessionModel, load_again: Callable[[], SessionModel]) -> SessionModel:
+    """The model with XLA if that wins and gives the same answers, or `model`; the other is closed.
+
+    Args:
+        model: to be compared with.
+        load_again: loads it with XLA.
+    """
+    started = time.monotonic()
+    compiled: SessionModel | None = None
+    try:
+        trial = Trial(model, [each for each in model.signatures.values() if each.is_callable])
+        compiled = load_again()
+        gains = _gains(trial, compiled)
+        trial.compare(compiled, Budget(_MOST_SECONDS))
+    except Exception as reason:
+        if not isinstance(reason, KeepOriginalError | ServingError):
+            logger.error("XLA failed", exc_info=reason)
+        logger.info("XLA is not used: %s (%.3f s).", reason, time.monotonic() - started)
+        if compiled is not None:
+            compiled.close()
+        give_back()
+        return model
+    model.close()
+    give_back()
+    logger.info(
+        "XLA is used; times the speed: %s. It took %.3f s.",
+        ", ".join(f"{name} {gain:.2f}" for name, gain in gains.items()),
+        time.monotonic() - started,
+    )
+    return compiled
+
+
+def _gains(trial: Trial, compiled: SessionModel) -> dict[str, float]:
+    """How many times as fast it is, by signature, once it has won often enough.
+
+    Raises:
+        KeepOriginalError: it has not, in the time that there is.
+    """
+    end = time.monotonic() + _MOST_SECONDS
+    wins = 0
+    while True:
+        gains = trial.gains(compiled, Budget(_MOST_SECONDS))
+        won = min(gains.values()) >= _LEAST_GAIN and max(gains.values()) >= _WORTHWHILE_GAIN
+        wins = wins + 1 if won else 0
+        if wins == _WINS:
+            return gains
+        if time.monotonic() > end:
+            name, gain = max(gains.items(), key=lambda item: item[1])
+            raise KeepOriginalError(f"not faster ({gain:.2f} times the speed for {name} at best)")
