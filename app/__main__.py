@@ -68,9 +68,9 @@ def _serve(options: Options) -> int:
     # The runtime logs every failed request as a warning unless told otherwise; clients get the text.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if options.xla_cpu_compilation_enabled:
-        # Read once for the process. Only sessions that ask for it are compiled, in the background.
+        # Read once for the process. Only sessions that ask for it are compiled.
         own = os.environ.get("TF_XLA_FLAGS", "")
-        os.environ["TF_XLA_FLAGS"] = f"--tf_xla_cpu_global_jit --tf_xla_async_compilation {own}".strip()
+        os.environ["TF_XLA_FLAGS"] = f"--tf_xla_cpu_global_jit {own}".strip()
     sockets = []
     with contextlib.ExitStack() as until_the_end:
         stream = until_the_end.enter_context(as_events()) if options.log_format == "json" else None

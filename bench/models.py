@@ -3,6 +3,8 @@
 For each model and batch size: the times of both in turn, their ratio, and whether the top-1 choices are
 the same; here the work at load has all the time that it wants. Then, each in a process of its own, the
 time to load, the peak of resident memory, and what the load decided in the time that it has in earnest.
+
+`bench/models.py [xla] [MODEL ...]`; with `xla` the engine tries that too.
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ BATCHES = (1, 8, 32)
 ROUNDS = 9
 SECONDS = 0.15
 LOADS = 5
+XLA = "xla"
+COMPILING_RUNS = 3
 WITHOUT_HURRY = 100
 
 
@@ -49,6 +53,8 @@ class Decisions(logging.Handler):
         if message.startswith("Model "):
             self.last = message
             self.made_fast = message.startswith("Model made fast")
+        elif message.startswith("XLA is used"):
+            self.last, self.made_fast = message, True
 
 
 decisions = Decisions()
@@ -56,14 +62,17 @@ decisions = Decisions()
 
 def main() -> None:
     """Compare the models that are named, or all."""
-    logger = logging.getLogger("app.engine.optimise")
+    logger = logging.getLogger("app.engine")
     logger.setLevel(logging.INFO)
     logger.propagate = False
     logger.addHandler(decisions)
-    if sys.argv[1:2] == ["load"]:
-        load_once(sys.argv[2], fast=sys.argv[3] == "fast")
+    arguments = [word for word in sys.argv[1:] if word != XLA]
+    if XLA in sys.argv:
+        os.environ["TF_XLA_FLAGS"] = "--tf_xla_cpu_global_jit"
+    if arguments[:1] == ["load"]:
+        load_once(arguments[1], fast=arguments[2] == "fast")
         return
-    for name in sys.argv[1:] or MODELS:
+    for name in arguments or MODELS:
         print(name)
         speed(name)
         loads(name)
@@ -77,7 +86,7 @@ def load(name: str, *, fast: bool, load_factor: float = 2.0) -> Any:
     from app.options import Options
 
     (version,) = (SAMPLES / name).iterdir()
-    optimisation = Optimisation(load_factor=load_factor) if fast else None
+    optimisation = Optimisation(xla=XLA in sys.argv, load_factor=load_factor) if fast else None
     return savedmodel.load(str(version), ["serve"], session_config(Options()), optimisation=optimisation)
 
 
@@ -92,7 +101,8 @@ def speed(name: str) -> None:
     signature = plain.signatures[MODELS[name]]
     for batch in BATCHES:
         inputs = {alias: example(alias, spec, batch) for alias, spec in signature.inputs.items()}
-        expected, found = plain.run(signature, inputs), fast.run(signature, inputs)
+        for _ in range(COMPILING_RUNS):
+            expected, found = plain.run(signature, inputs), fast.run(signature, inputs)
         same = all(
             np.array_equal(value.argmax(-1), found[alias].argmax(-1))
             for alias, value in expected.items()
@@ -141,7 +151,7 @@ def loads(name: str) -> None:
     made_fast = 0
     for _ in range(LOADS):
         for way in ("plain", "fast"):
-            command = [sys.executable, __file__, "load", name, way]
+            command = [sys.executable, __file__, *({XLA} & set(sys.argv)), "load", name, way]
             output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             took, peak, rest, made = map(float, output.split()[-4:])
             made_fast += made > 0

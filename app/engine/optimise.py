@@ -95,7 +95,7 @@ class Optimising:
     """The steps on one model, and what they share: `rewrite`, `restore`, then `finish`.
 
     Attributes:
-        may_use_xla: whether XLA is to be tried on the model that comes of it.
+        may_use_xla: whether XLA is to be tried: it was asked for, and nothing else has made the model faster.
     """
 
     def __init__(self, signatures: Sequence[Signature], config: Any, optimisation: Optimisation) -> None:
@@ -234,6 +234,7 @@ class Optimising:
         made: list[SessionModel] = []
         proved = self.attempt(lambda: self._prove(original, made, load_seconds))
         self._weights.clear()
+        self.may_use_xla &= not proved
         for model in (original,) if proved else made:
             model.close()
         give_back()

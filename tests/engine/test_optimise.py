@@ -423,3 +423,25 @@ def test_control_flow_and_nan(tmp_path: Path, outer: Callable[[Network, Any], An
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.nanmax(np.abs(expected)))
     plain.close()
     fast.close()
+
+
+def test_xla_is_tried_only_where_nothing_else_helped(
+    two_signatures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[SessionModel] = []
+
+    def faster(model: SessionModel, _: Callable[[], SessionModel]) -> SessionModel:
+        tried.append(model)
+        return model
+
+    def load_with(*, xla: bool) -> SessionModel:
+        config = session_config(Options())
+        return savedmodel.load(str(two_signatures), ["serve"], config, optimisation=Optimisation(xla=xla))
+
+    monkeypatch.setattr("app.engine.xla.faster", faster)
+    load_with(xla=True)
+    assert tried == []
+    monkeypatch.setattr(room, "_WORTHWHILE_GAIN", 1000.0)
+    load_with(xla=False)
+    assert tried == []
+    assert load_with(xla=True) in tried

@@ -24,8 +24,7 @@ class Slow(SessionModel):
 
 
 @pytest.fixture(autouse=True)
-def no_patience(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(xla, "_MOST_SECONDS", 0.2)
+def logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "app.engine.xla")
 
 
