@@ -249,3 +249,22 @@ def test_pieces_whose_outputs_do_not_fit_together() -> None:
     with pytest.raises(ServingError, match=r"shapes are \[1, 3\], \[1, 4\]") as raised:
         task.result()
     assert raised.value.code is Code.FAILED_PRECONDITION
+
+
+def test_what_runs_at_once_is_counted_as_a_batch_of_its_own(probe: Model, metrics: BatchingMetrics) -> None:
+    run = Runner(probe, metrics)
+    expected = run(floats(1, 2))
+    found = run.executor.execute_alone(run.feeds, run.fetches, [floats(1, 2)], math.inf)
+    assert [[output.tolist() for output in found]] == expected
+    assert observed(metrics.processed_batch_size) == {(): (2, 4.0)}
+    assert observed(metrics.padding_size) == {("2",): (2, 0.0)}
+    assert metrics.wrapped_runs.cells() == [((), 2)]
+    assert observed(metrics.queuing_micros)[("",)][0] == 2
+
+
+def test_what_comes_past_its_deadline_does_not_run(probe: Model, metrics: BatchingMetrics) -> None:
+    run = Runner(probe, metrics)
+    with pytest.raises(ServingError, match="timeout exceeded while waiting in batching queue") as late:
+        run.executor.execute_alone(run.feeds, run.fetches, [floats(1)], time.monotonic())
+    assert late.value.code is Code.RESOURCE_EXHAUSTED
+    assert observed(metrics.processed_batch_size) == {}
