@@ -170,3 +170,15 @@ def keeps_rows(graph: Any, signature: Signature) -> bool:
     """
     outputs = [graph.get_tensor_by_name(spec.tensor).shape for spec in signature.outputs.values()]
     return all(shape.rank and shape[0] is None for shape in outputs)
+
+
+def worthwhile(gains: Mapping[str, float], least: float, most: float) -> str:
+    """What the log says of gains, by signature, of which each is `least` and one is `most`.
+
+    Raises:
+        KeepOriginalError: they are less.
+    """
+    slowest, gain = min(gains.items(), key=lambda item: item[1])
+    if gain < least or max(gains.values()) < most:
+        raise KeepOriginalError(f"not faster ({gain:.2f} times the speed for {slowest})")
+    return "times the speed: " + ", ".join(f"{name} {gain:.2f}" for name, gain in gains.items())

@@ -19,7 +19,7 @@ from tensorflow.core.protobuf import config_pb2
 from app.engine.budget import Budget, KeepOriginalError
 from app.engine.memory import give_back
 from app.engine.session_model import SessionModel
-from app.engine.trial import Trial
+from app.engine.trial import Trial, worthwhile
 from app.errors import ServingError
 
 # A win has to show so many times in a row, of so many: the first runs are those that compile.
@@ -53,7 +53,7 @@ def faster(model: SessionModel, load_again: Callable[[], SessionModel]) -> Sessi
     try:
         trial = Trial(model, [each for each in model.signatures.values() if each.is_callable])
         compiled = load_again()
-        gains = _gains(trial, compiled)
+        speeds = _speeds(trial, compiled)
         trial.compare(compiled, _NO_HURRY)
     except Exception as reason:
         if not isinstance(reason, KeepOriginalError | ServingError):
@@ -65,26 +65,24 @@ def faster(model: SessionModel, load_again: Callable[[], SessionModel]) -> Sessi
         return model
     model.close()
     give_back()
-    logger.info(
-        "XLA is used; times the speed: %s. It took %.3f s.",
-        ", ".join(f"{name} {gain:.2f}" for name, gain in gains.items()),
-        time.monotonic() - started,
-    )
+    logger.info("XLA is used; %s. It took %.3f s.", speeds, time.monotonic() - started)
     return compiled
 
 
-def _gains(trial: Trial, compiled: SessionModel) -> dict[str, float]:
-    """How many times as fast it is, by signature, once it has won often enough.
+def _speeds(trial: Trial, compiled: SessionModel) -> str:
+    """What the log says of its gains, once it has won often enough.
 
     Raises:
         KeepOriginalError: it has not.
     """
-    wins = 0
+    wins, reason = 0, KeepOriginalError()
     for _ in range(_MOST_ROUNDS):
-        gains = trial.gains(compiled, _NO_HURRY)
-        won = min(gains.values()) >= _LEAST_GAIN and max(gains.values()) >= _WORTHWHILE_GAIN
-        wins = wins + 1 if won else 0
+        try:
+            speeds = worthwhile(trial.gains(compiled, _NO_HURRY), _LEAST_GAIN, _WORTHWHILE_GAIN)
+        except KeepOriginalError as error:
+            wins, reason = 0, error
+            continue
+        wins += 1
         if wins == _WINS:
-            return gains
-    name, gain = min(gains.items(), key=lambda item: item[1])
-    raise KeepOriginalError(f"not faster ({gain:.2f} times the speed for {name})")
+            return speeds
+    raise reason

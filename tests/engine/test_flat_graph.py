@@ -71,3 +71,22 @@ def test_what_runs_within_a_branch_is_static_only_outside() -> None:
 
 def test_nodes_of_inputs() -> None:
     assert [node_of(key) for key in ("a", "a:1", "^a", "b/a:0")] == ["a", "a", "a", "b/a"]
+
+
+def test_graphs_that_differ_in_names_only_have_one_fingerprint() -> None:
+    def renamed(x: Any) -> None:
+        tf.add(tf.multiply(x, tf.multiply(variable("c"), 3.0)), variable("d"), name="y")
+
+    def wider(x: Any) -> None:
+        handle = tf.raw_ops.VarHandleOp(dtype=tf.float32, shape=[2, 2], name="a")
+        read = tf.raw_ops.ReadVariableOp(resource=handle, dtype=tf.float32)
+        tf.add(tf.multiply(x, tf.multiply(read, 2.0)), variable("b"), name="y")
+
+    def other(x: Any) -> None:
+        tf.add(tf.subtract(x, tf.multiply(variable("a"), 2.0)), variable("b"), name="y")
+
+    first, again, renamed_, wider_, other_ = (
+        flat(make).fingerprint() for make in (scaled, scaled, renamed, wider, other)
+    )
+    assert first == again == renamed_
+    assert len({first, wider_, other_}) == 3

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -445,3 +446,39 @@ def test_xla_is_tried_only_where_nothing_else_helped(
     load_with(xla=False)
     assert tried == []
     assert load_with(xla=True) in tried
+
+
+def test_later_versions_of_a_model_that_gains_are_not_slower(
+    two_signatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However busy the machine is: they are not measured, and have all the time."""
+    optimisation = Optimisation()
+    given: list[float] = []
+
+    def budget(seconds: float) -> Budget:
+        given.append(seconds)
+        return Budget(1000)
+
+    def load_next(path: Path) -> str:
+        caplog.clear()
+        savedmodel.load(str(path), ["serve"], session_config(Options()), optimisation=optimisation)
+        return next(text for text in caplog.messages if text.startswith("Model "))
+
+    monkeypatch.setattr(room, "Budget", budget)
+    assert "; times the speed: " in load_next(two_signatures)
+    monkeypatch.setattr(room, "_WORTHWHILE_GAIN", 1000.0)
+    assert "6 filters fixed; as an earlier version. It took" in load_next(two_signatures)
+    other = save(tmp_path / "1", lambda network: lambda x: {"y": network(x) * 2.0})
+    assert "kept as it is: not faster" in load_next(other)
+    assert [seconds == math.inf for seconds in given] == [False, True, False]
+
+
+def test_a_later_version_with_other_answers_is_kept_as_it_is(
+    two_signatures: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    optimisation = Optimisation()
+    config = session_config(Options())
+    savedmodel.load(str(two_signatures), ["serve"], config, optimisation=optimisation)
+    monkeypatch.setattr(trial, "difference", lambda *_: (1.0, 0.0))
+    savedmodel.load(str(two_signatures), ["serve"], config, optimisation=optimisation)
+    assert "would differ by 1" in caplog.text
