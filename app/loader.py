@@ -89,6 +89,7 @@ class Loader:
             ServingError: it cannot be fetched or loaded, or its warm-up file cannot be replayed.
         """
         start, code = time.monotonic(), Code.INTERNAL
+        self._priority.load_begins()
         try:
             with logs.about(model=name, version=version):
                 model = self._fetch_and_load(name, version, path)

@@ -66,7 +66,7 @@ class Options(ReferenceOptions):
     )
     enable_model_optimization: bool = _flag(
         "bool",
-        False,
+        True,
         "Ferry: rewrite a model at load for speed, where its answers stay equal and it gets faster.",
     )
     model_optimization_load_factor: float = _flag(

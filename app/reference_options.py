@@ -150,7 +150,7 @@ class ReferenceOptions:
     mixed_precision: str = _flag(
         "string",
         "",
-        "bfloat16: compute convolutions and matrix products in it. Needs --enable_model_optimization.",
+        "bfloat16: compute convolutions and matrix products in it. Not without --enable_model_optimization.",
     )
     skip_initialize_tpu: bool = _flag(
         "bool", False, "Do not initialise TPUs.", ignored="there is no TPU build"

@@ -13,6 +13,7 @@ from tensorflow.core.protobuf import config_pb2
 from app.engine.budget import KeepOriginalError
 from app.engine.dtypes import Array
 from app.engine.graph_guards import fault
+from app.engine.load_priority import breathe
 
 _ASSIGNED, _READ = "ferry/assigned", "ferry/read"
 
@@ -53,6 +54,7 @@ def reads_after(graph: Any, operation: str, names: Iterable[str]) -> dict[str, A
 
 
 def _read(handle: Any) -> Any:
+    breathe()
     return tf.raw_ops.ReadVariableOp(
         resource=handle.outputs[0], dtype=handle.get_attr("dtype"), name=f"{_READ}/{handle.name}"
     )
@@ -98,9 +100,11 @@ def with_variables(graph_def: Any) -> VariableGraph:
         targets.append(assign.name)
     if reason := fault(graph_def):
         raise KeepOriginalError(f"the rewritten graph is wrong: {reason}")
+    breathe()
     graph = tf.Graph()
     with graph.as_default():
         tf.import_graph_def(graph_def, name="")
+    breathe()
     return VariableGraph(graph, tuple(handle.name for handle in handles), tuple(feeds), tuple(targets))
 
 

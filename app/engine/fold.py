@@ -10,6 +10,7 @@ from typing import Any
 from tensorflow.core.framework import types_pb2
 
 from app.engine.flat_graph import FlatGraph, ShapeOf, node_of
+from app.engine.load_priority import breathe
 
 
 def fold_normalisation(graph: FlatGraph, shape_of: ShapeOf) -> int:
@@ -19,12 +20,15 @@ def fold_normalisation(graph: FlatGraph, shape_of: ShapeOf) -> int:
         graph: changed in place.
         shape_of: the shape of each static tensor.
     """
+    breathe()
     consumers = defaultdict(list)
     for node in graph.graph_def.node:
         for key in node.input:
             consumers[node_of(key)].append(node)
     convolutions = [node for node in graph.graph_def.node if _can_fold(graph, node)]
-    return sum(_fold(graph, node, consumers, shape_of) for node in convolutions)
+    folded = sum(_fold(graph, node, consumers, shape_of) for node in convolutions)
+    breathe()
+    return folded
 
 
 def _can_fold(graph: FlatGraph, node: Any) -> bool:

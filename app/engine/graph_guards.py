@@ -10,6 +10,7 @@ import tensorflow as tf
 from tensorflow.python.framework import op_def_registry
 
 from app.engine.flat_graph import called_functions, node_of
+from app.engine.load_priority import breathe
 
 _HARMLESS = frozenset(
     (
@@ -42,6 +43,7 @@ _SIDE_EFFECTS = frozenset(("Print", "PrintV2", "WriteFile", "PyFuncStateless"))
 
 def obstacle(graph_def: Any) -> str | None:
     """Why the graph must stay as it is: state, randomness, side effects. None if it may be rewritten."""
+    breathe()
     functions = {function.signature.name for function in graph_def.library.function}
     for op in ops_of(graph_def):
         definition = op_def_registry.get(op)
@@ -65,6 +67,7 @@ def fault(graph_def: Any) -> str | None:
 
     A graph that TensorFlow takes and cannot run may end the process.
     """
+    breathe()
     names = [node.name for node in graph_def.node]
     known = set(names)
     if len(known) < len(names):

@@ -17,6 +17,7 @@ from tensorflow.python.grappler import tf_optimizer
 from tensorflow.python.util import _pywrap_util_port
 
 from app.engine.flat_graph import FlatGraph, node_of
+from app.engine.load_priority import aside, breathe
 
 _CPU = "/job:localhost/replica:0/task:0/device:CPU:0"
 # What TensorFlow's oneDNN pass would make of each at the first run, without knowing that weights are fixed.
@@ -67,7 +68,8 @@ def _run_optimiser(graph_def: Any, tensors: Sequence[str], optimisers: Sequence[
     rewriting.min_graph_nodes = -1
     rewriting.meta_optimizer_iterations = rewriter_config_pb2.RewriterConfig.ONE
     rewriting.optimizers.extend(optimisers)
-    return tf_optimizer.OptimizeGraph(config, meta_graph)
+    breathe()
+    return aside(tf_optimizer.OptimizeGraph, config, meta_graph)
 
 
 def fix_filters(graph: FlatGraph) -> int:
@@ -77,6 +79,7 @@ def fix_filters(graph: FlatGraph) -> int:
     """
     if not _pywrap_util_port.IsMklEnabled():
         return 0
+    breathe()
     changed = 0
     runs = lru_cache(has_onednn_kernel)
     for node in graph.graph_def.node:

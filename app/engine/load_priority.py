@@ -1,9 +1,27 @@
-"""Loads beside requests yield the processor to them."""
+"""Loads beside requests yield the processor and the GIL to them."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
+from typing import ParamSpec, TypeVar
+
+from app.cpus import computed_elsewhere
+
+# Of what a load has computed since its last pause, so long is the next one.
+_PAUSE = 1.5
+_LONGEST_PAUSE_SECONDS = 0.1
+# A pause is worth while after this.
+_LEAST_SECONDS = 2e-3
+# Somebody else has computed too if the process took so much more than the load.
+_OTHERS = 0.1
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class LoadPriority:
@@ -27,6 +45,10 @@ class LoadPriority:
         """A load is done. TensorFlow's own threads, made by the first one, would inherit its priority."""
         self._has_loaded = True
 
+    def load_begins(self) -> None:
+        """The calling thread loads now: if it should yield, it does so wherever it calls `breathe`."""
+        _pauses.set(_Pauses() if self._yields() else None)
+
     def yield_to_requests(self) -> None:
         """Let the calling thread run only where others leave a processor idle, if it should yield; for good.
 
@@ -34,6 +56,68 @@ class LoadPriority:
         thread that is merely nice. For work that leaves the GIL alone: who holds it and has to wait for
         the processor keeps every request waiting.
         """
-        if self._enabled and self._requests and self._has_loaded:
-            with contextlib.suppress(OSError):  # a sandbox may forbid it
-                os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        _pauses.set(None)
+        if self._yields():
+            _step_back()
+
+    def _yields(self) -> bool:
+        return self._enabled and self._requests and self._has_loaded
+
+
+def breathe() -> None:
+    """Pause the load of the calling thread for a while, if it yields and others have computed beside it.
+
+    For work that holds the GIL: requests that meet it in one piece take several times as long.
+    """
+    if (pauses := _pauses.get()) is not None:
+        pauses.breathe()
+
+
+def aside(work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """What `work` returns or raises, in a thread that yields to requests if the load of this one does.
+
+    For work that leaves the GIL alone, between some that does not.
+    """
+    if _pauses.get() is None:
+        return work(*arguments, **named)
+    seconds = 0.0
+
+    def timed() -> T:
+        nonlocal seconds
+        start = time.thread_time()
+        try:
+            return work(*arguments, **named)
+        finally:
+            seconds = time.thread_time() - start
+
+    try:
+        with ThreadPoolExecutor(1, "ferry-load-aside", initializer=_step_back) as thread:
+            return thread.submit(timed).result()
+    finally:
+        computed_elsewhere(seconds)  # who measures what a load costs has to know
+
+
+class _Pauses:
+    """Of one load."""
+
+    def __init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        self._own, self._all = time.thread_time(), time.process_time()
+
+    def breathe(self) -> None:
+        own = time.thread_time() - self._own
+        if own < _LEAST_SECONDS:
+            return
+        if time.process_time() - self._all > own * (1 + _OTHERS):
+            time.sleep(min(own * _PAUSE, _LONGEST_PAUSE_SECONDS))
+        self._begin()
+
+
+_pauses: ContextVar[_Pauses | None] = ContextVar("pauses of the load in this thread", default=None)
+
+
+def _step_back() -> None:
+    with contextlib.suppress(OSError):  # a sandbox may forbid it
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))

@@ -18,9 +18,11 @@ from tensorflow.core.framework import graph_pb2
 from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.saved_model import loader_impl
 
+from app.cpus import thread_seconds
 from app.engine import savedmodel_file, xla
 from app.engine.compute_threads import ComputeThreads
 from app.engine.external_ops import check_external_ops
+from app.engine.load_priority import breathe
 from app.engine.optimise import Optimisation, Optimising, begin
 from app.engine.placement import place
 from app.engine.session_model import SessionModel
@@ -115,6 +117,7 @@ class _Source:
         self, config: Any, metrics: TensorFlowMetrics, *, in_callers_thread: bool, work: Optimising | None
     ) -> SessionModel:
         """The model, which `work` makes fast if it can."""
+        breathe()
         start = time.perf_counter_ns()
         loader = loader_impl.SavedModelLoader(self.path)
         graph = tf.Graph()
@@ -123,10 +126,11 @@ class _Source:
             config.inter_op_parallelism_threads = -1  # none: the restore has the priority of who loads
         with _loading(self.path):
             saver = _import(loader, self.tags, graph, self.device)
-            rewriting = time.perf_counter_ns()
+            # What it computes: what it waits for, for requests, counts as the load's own.
+            rewriting = thread_seconds()
             if work is not None and not work.rewrite(graph, saver, config):
                 work = None
-            rewriting = time.perf_counter_ns() - rewriting
+            rewriting = thread_seconds() - rewriting
             self.before_restore()
             session = tf.compat.v1.Session(graph=graph, config=config)
         metrics.session_created.set(to=True)
@@ -153,7 +157,7 @@ class _Source:
             in_callers_thread=in_callers_thread,
             compute=self.compute,
         )
-        return model if work is None else work.finish(model, taken / 1e6 - rewriting / 1e9)
+        return model if work is None else work.finish(model, taken / 1e6 - rewriting)
 
 
 @contextmanager
@@ -172,9 +176,11 @@ def _import(loader: Any, tags: Sequence[str], graph: Any, device: str) -> Any:
     if device:
         place(meta_graph, device)
     functions = _take_functions(meta_graph.graph_def)
+    breathe()
     with graph.as_default():
         saver, _ = loader.load_graph(graph, list(tags))
         for function in functions:
+            breathe()
             tf.graph_util.import_graph_def(function, name="")
     return saver
 

@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import StartServer
 from tests.support import models
 
-FLAGS = ["--enable_model_optimization", "--xla_cpu_compilation_enabled"]
+FLAGS = ["--xla_cpu_compilation_enabled"]
 SIZE = 256
 
 

@@ -81,6 +81,33 @@ def save_large(path: Path, megabytes: int) -> Path:
     return save(module, path, module.function)
 
 
+def save_convolutions(path: Path, megabytes: int) -> Path:
+    """y = mean(conv(… relu(batch_norm(conv(z))))), 8 times, where z = x everywhere; x is float [None].
+
+    The filters hold about `megabytes` of random float32. Such a model is made fast at load.
+    """
+    tf = tensorflow()
+    depth = 8
+    channels = round((megabytes * 1e6 / depth / 4 / 9) ** 0.5 / 32) * 32
+    module = tf.Module()
+    shape = [3, 3, channels, channels]
+    module.filters = [tf.Variable(tf.random.normal(shape) / (3 * channels**0.5)) for _ in range(depth)]
+    module.norms = [
+        [tf.Variable(tf.random.uniform([channels]) + 0.5) for _ in range(4)] for _ in range(depth)
+    ]
+
+    def network(x: Any) -> Any:
+        y = tf.tile(x[:, None, None, None], [1, 6, 6, channels])
+        for filters, norm in zip(module.filters, module.norms, strict=True):
+            y = tf.nn.conv2d(y, filters, 1, "SAME")
+            y = tf.nn.relu(tf.compat.v1.nn.fused_batch_norm(y, *norm, is_training=False)[0])
+        return {"y": tf.reduce_mean(y, [1, 2, 3])}
+
+    spec = tf.TensorSpec([None], tf.float32, name="x")
+    module.function = tf.function(network, input_signature=[spec], autograph=False)
+    return save(module, path, module.function)
+
+
 DTYPES = (
     *("float32", "float64", "float16", "bfloat16", "int8", "int16", "int32", "int64", "uint8", "uint16"),
     *("uint32", "uint64", "bool", "string", "complex64", "complex128"),
