@@ -13,7 +13,7 @@ from typing import ParamSpec, TypeVar
 from app.cpus import computed_elsewhere
 
 # Of what a load has computed since its last pause, so long is the next one.
-_PAUSE = 1.5
+_PAUSE = 3
 _LONGEST_PAUSE_SECONDS = 0.1
 # A pause is worth while after this.
 _LEAST_SECONDS = 2e-3
