@@ -22,9 +22,11 @@ from app.cpus import thread_seconds
 from app.engine import savedmodel_file, xla
 from app.engine.compute_threads import ComputeThreads
 from app.engine.external_ops import check_external_ops
+from app.engine.graph_guards import ops_of
 from app.engine.load_priority import breathe
 from app.engine.optimise import Optimisation, Optimising, begin
 from app.engine.placement import place
+from app.engine.rank_guard import CONVOLUTIONS
 from app.engine.session_model import SessionModel
 from app.engine.status import tensorflow_errors
 from app.errors import Code, ServingError
@@ -74,8 +76,9 @@ def load(
         work = None if device or optimisation is None else begin(meta_graph, config, optimisation)
         # Copies: a part of a meta graph keeps all of it in memory.
         signature_defs = {name: _copy(proto) for name, proto in meta_graph.signature_def.items()}
+        convolves = not CONVOLUTIONS.isdisjoint(ops_of(meta_graph.graph_def))
         del meta_graph
-        source = _Source(path, tags, signature_defs, device, before_restore, compute)
+        source = _Source(path, tags, signature_defs, device, before_restore, compute, convolves)
         load_with = partial(source.load, metrics=metrics, in_callers_thread=in_callers_thread)
         model = load_with(config, work=work)
         if work is not None and work.may_use_xla:
@@ -112,6 +115,7 @@ class _Source:
     device: str
     before_restore: Callable[[], None]
     compute: ComputeThreads | None
+    convolves: bool
 
     def load(
         self, config: Any, metrics: TensorFlowMetrics, *, in_callers_thread: bool, work: Optimising | None
@@ -156,6 +160,7 @@ class _Source:
             metrics,
             in_callers_thread=in_callers_thread,
             compute=self.compute,
+            convolves=self.convolves,
         )
         return model if work is None else work.finish(model, taken / 1e6 - rewriting)
 

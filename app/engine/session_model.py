@@ -15,6 +15,7 @@ from tensorflow.core.protobuf import config_pb2
 from app.engine.compute_threads import HEAVY_SECONDS, ComputeThreads
 from app.engine.dtypes import Array
 from app.engine.model import PLANS_KEPT, Model, sorted_feeds
+from app.engine.rank_guard import RankGuard
 from app.engine.signature import Signature
 from app.engine.status import serving_error, tensorflow_errors
 from app.telemetry.metrics import Registry
@@ -45,6 +46,7 @@ class SessionModel(Model):
         in_callers_thread: bool = True,
         whole_signatures: bool = False,
         compute: ComputeThreads | None = None,
+        convolves: bool = False,
     ) -> None:
         """Take over `session`, in which the model is restored and initialised.
 
@@ -55,6 +57,7 @@ class SessionModel(Model):
             in_callers_thread: whether runs stay in their caller's thread.
             whole_signatures: compute all outputs of a signature even if some are asked for.
             compute: where runs that last long go; None keeps them in their caller's thread.
+            convolves: whether there are convolutions in the graph, which have to be guarded.
         """
         super().__init__(signature_defs)
         self._session = session
@@ -62,6 +65,7 @@ class SessionModel(Model):
         self._observe_run = self._metrics.run_micros.series()
         self._in_callers_thread = in_callers_thread
         self._compute = compute
+        self._guard = RankGuard(session.graph, self.signatures.values()) if convolves else None
         self.mean_seconds = 0.0  # an update that another thread's overwrites does not matter
         pool = _CALLERS_THREAD if in_callers_thread else _FIRST_POOL
         make = partial(_make_callable, session, threading.Lock(), self._metrics, pool=pool)
@@ -86,6 +90,7 @@ class SessionModel(Model):
             in_callers_thread=self._in_callers_thread,
             whole_signatures=True,
             compute=self._compute,
+            convolves=self._guard is not None,
         )
 
     def call(
@@ -96,6 +101,8 @@ class SessionModel(Model):
         deadline: float | None,  # noqa: ARG002 - a run that was begun goes on to its end
     ) -> list[Array]:
         """Run the graph in the calling thread."""
+        if self._guard is not None:
+            self._guard.check(feeds, values)
         wanted, whole = fetches, self._whole
         if whole is not None:
             fetches = whole(feeds, wanted)
