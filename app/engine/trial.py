@@ -23,8 +23,8 @@ from app.errors import ServingError
 # The first that a signature takes. One row comes before two: what a run needs besides the weights grows with
 # the batch, and it counts at the load's peak.
 _BATCHES = (1, 2)
-# In first runs of the original: what the first run of another session takes at most, which needs no TensorFlow
-# optimiser, and what a round takes once both have run.
+# In first runs of the original: what the first run of another session takes at most, as it needs no optimiser
+# of TensorFlow's, and what a round takes once both have run.
 _UNOPTIMISED, _WARM = 0.35, 0.2
 _MOST_ROUNDS = 15
 # One round is enough for this.
