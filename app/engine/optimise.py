@@ -22,7 +22,6 @@ from app.engine import graph_rewrite
 from app.engine.budget import Budget, KeepOriginalError
 from app.engine.dtypes import Array
 from app.engine.fast_session import (
-    VariableGraph,
     open_session,
     reads_after,
     restore_and_read,
@@ -34,6 +33,7 @@ from app.engine.fold import fold_normalisation
 from app.engine.graph_guards import bytes_of, obstacle, ops_of
 from app.engine.memory import give_back
 from app.engine.model import read_signature
+from app.engine.rewritten import Learned, Rewritten, key_of
 from app.engine.session_model import SessionModel
 from app.engine.signature import Signature
 from app.engine.static_values import StaticValues, aligned, stand_in
@@ -61,33 +61,13 @@ class Optimisation:
         bfloat16: compute convolutions and matrix products in bfloat16, at whatever cost in precision.
         xla: compile what XLA makes faster; the load may take longer then.
         load_factor: what a load may take, as a multiple of what it and the first runs take without this.
-        proved: fingerprints of graphs that were made faster. Later versions of such a model only have to give
-            the same answers, whatever time that takes: on a busy machine they would be slower than the first.
+        learned: by loads with this; later ones know it.
     """
 
     bfloat16: bool = False
     xla: bool = False
     load_factor: float = 2.0
-    proved: set[str] = field(default_factory=set, compare=False)
-
-
-@dataclass(frozen=True)
-class _Rewritten:
-    """What takes the original's place.
-
-    Attributes:
-        graph: to be run by a session.
-        computed: the variables that are made from others: the tensor of `source` with the value, by name.
-        source: the nodes from which values are computed.
-        report: what was done.
-        fingerprint: of its graph.
-    """
-
-    graph: VariableGraph
-    computed: Mapping[str, str]
-    source: Mapping[str, Any]
-    report: str
-    fingerprint: str
+    learned: Learned = field(default_factory=Learned, compare=False)
 
 
 def begin(meta_graph: Any, config: Any, optimisation: Optimisation) -> Optimising | None:
@@ -118,8 +98,9 @@ class Optimising:
         self.may_use_xla = optimisation.xla
         self._bfloat16 = optimisation.bfloat16
         self._load_factor = optimisation.load_factor
-        self._proved = optimisation.proved
-        self._rewritten: _Rewritten | None = None
+        self._learned = optimisation.learned
+        self._key = ""
+        self._rewritten: Rewritten | None = None
         self._saver_def: Any = None
         self._reads: Mapping[str, Any] = {}
         self._weights: dict[str, Array] = {}
@@ -157,9 +138,12 @@ class Optimising:
         devices = [device.device_type for device in tf.config.list_physical_devices()]
         if devices != ["CPU"] or self._config.device_count.get("CPU", 1) > 1:
             raise KeepOriginalError(f"its session has other devices than one CPU: {', '.join(devices)}")
-        copy = graph_pb2.GraphDef()
-        copy.CopyFrom(graph_def)
-        self._check_ops(self._pruned(copy))
+        key = key_of(graph_def, self._tensors)
+        if not self._learned.is_allowed(key):
+            copy = graph_pb2.GraphDef()
+            copy.CopyFrom(graph_def)
+            self._check_ops(self._pruned(copy))
+            self._learned.allow(key)
 
     def _pruned(self, graph_def: Any) -> Any:
         needed = FlatGraph(graph_def, self._tensors)
@@ -191,6 +175,13 @@ class Optimising:
             raise KeepOriginalError("it has no checkpoint")
         graph_def = self._pruned(graph.as_graph_def())
         originals = {node.name: _stand_in(node) for node in graph_def.node if node.op == "VarHandleOp"}
+        self._key = key_of(graph_def, self._tensors)
+        self._rewritten = self._learned.find(self._key) or self._rewrite_graph(graph_def, originals)
+        self._saver_def = saver.saver_def
+        self._reads = reads_after(graph, self._saver_def.restore_op_name, originals)
+
+    def _rewrite_graph(self, graph_def: Any, originals: Mapping[str, Array]) -> Rewritten:
+        """What takes the place of `graph_def`; `originals` has what is like its variables."""
         flat = FlatGraph(graph_rewrite.flatten(graph_def, self._tensors), self._tensors)
         flat.prune()
         known = StaticValues(flat.node, originals, shapes_only=True)
@@ -202,14 +193,12 @@ class Optimising:
         flat.prune()
         if not folded and not fixed and not self._bfloat16:
             raise KeepOriginalError("nothing in it to make faster")
-        self._saver_def = saver.saver_def
-        self._reads = reads_after(graph, self._saver_def.restore_op_name, originals)
         source = graph_pb2.GraphDef()
         source.CopyFrom(flat.graph_def)
         known = StaticValues(flat.node, originals, shapes_only=True)
         variables = flat.replace_by_variables({tensor: known(tensor) for tensor in flat.frontier()})
         fingerprint = flat.fingerprint()
-        self._rewritten = _Rewritten(
+        return Rewritten(
             graph=with_variables(flat.graph_def),
             computed={name: tensor for tensor, name in variables.items()},
             source={node.name: node for node in source.node},
@@ -256,15 +245,14 @@ class Optimising:
         spent = time.monotonic() - self._started
         rewritten = self._rewritten
         assert rewritten is not None
-        fingerprint, report, graph = rewritten.fingerprint, rewritten.report, rewritten.graph.graph
-        is_proved = fingerprint in self._proved
+        graph = rewritten.graph.graph
+        is_proved = self._learned.is_proved(rewritten)
         budget = Budget(
             math.inf if is_proved else plain_seconds * max(1.0, self._load_factor * _MARGIN) - spent
         )
         budget.check("open a session", trial.first_seconds * _SESSION_COST)
         give_back()
         fast = original.in_session(self._fast_session(rewritten))
-        del rewritten
         made.append(fast)
         self._weights.clear()  # the sessions have what they need
         self._rewritten = None
@@ -282,14 +270,14 @@ class Optimising:
             speeds = "as an earlier version"
         else:
             speeds = worthwhile(trial.gains(fast, budget), _LEAST_GAIN, _WORTHWHILE_GAIN)
-            self._proved.add(fingerprint)
+        self._learned.prove(self._key, rewritten)
         taken = time.monotonic() - self._started
         logger.info(
             "Model made fast: %s; %s. It took %.3f s, a plain load some %.3f s.",
-            *(report, speeds, taken, plain_seconds),
+            *(rewritten.report, speeds, taken, plain_seconds),
         )
 
-    def _fast_session(self, rewritten: _Rewritten) -> Any:
+    def _fast_session(self, rewritten: Rewritten) -> Any:
         weights = self._weights
         known = StaticValues(rewritten.source.__getitem__, weights)
         values = {

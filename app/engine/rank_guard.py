@@ -17,8 +17,8 @@ from app.engine.dtypes import Array
 from app.engine.signature import Signature, TensorSpec
 from app.errors import invalid_argument
 
-CONVOLUTIONS = frozenset(("Conv2D", "Conv3D", "DepthwiseConv2dNative"))
-"""The ops that abort; with more dimensions than they take, they may also answer with anything."""
+# The ops that abort; with more dimensions than they take, they may also answer with anything.
+_CONVOLUTIONS = frozenset(("Conv2D", "Conv3D", "DepthwiseConv2dNative"))
 # Combinations of ranks whose answers are kept: an inference takes some 50 ms.
 _KEPT = 256
 
@@ -59,6 +59,12 @@ class RankGuard:
     def _alias(self, tensor: str) -> str:
         spec = self._specs.get(tensor)
         return spec.alias if spec else tensor
+
+
+def has_convolutions(graph_def: Any) -> bool:
+    """Whether there are any in a GraphDef or its functions."""
+    functions = (function.node_def for function in graph_def.library.function)
+    return any(node.op in _CONVOLUTIONS for nodes in (graph_def.node, *functions) for node in nodes)
 
 
 def _fault(

@@ -22,11 +22,10 @@ from app.cpus import thread_seconds
 from app.engine import savedmodel_file, xla
 from app.engine.compute_threads import ComputeThreads
 from app.engine.external_ops import check_external_ops
-from app.engine.graph_guards import ops_of
 from app.engine.load_priority import breathe
 from app.engine.optimise import Optimisation, Optimising, begin
 from app.engine.placement import place
-from app.engine.rank_guard import CONVOLUTIONS
+from app.engine.rank_guard import has_convolutions
 from app.engine.session_model import SessionModel
 from app.engine.status import tensorflow_errors
 from app.errors import Code, ServingError
@@ -76,7 +75,7 @@ def load(
         work = None if device or optimisation is None else begin(meta_graph, config, optimisation)
         # Copies: a part of a meta graph keeps all of it in memory.
         signature_defs = {name: _copy(proto) for name, proto in meta_graph.signature_def.items()}
-        convolves = not CONVOLUTIONS.isdisjoint(ops_of(meta_graph.graph_def))
+        convolves = has_convolutions(meta_graph.graph_def)
         del meta_graph
         source = _Source(path, tags, signature_defs, device, before_restore, compute, convolves)
         load_with = partial(source.load, metrics=metrics, in_callers_thread=in_callers_thread)

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from app.engine import optimise as room
-from app.engine import savedmodel, trial
+from app.engine import graph_rewrite, savedmodel, trial
 from app.engine.budget import Budget
 from app.engine.optimise import Optimisation
 from app.engine.session_config import session_config
@@ -471,6 +471,37 @@ def test_later_versions_of_a_model_that_gains_are_not_slower(
     other = save(tmp_path / "1", lambda network: lambda x: {"y": network(x) * 2.0})
     assert "kept as it is: not faster" in load_next(other)
     assert [seconds == math.inf for seconds in given] == [False, True, False]
+
+
+def test_the_same_graph_is_not_rewritten_again(
+    two_signatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Versions with other weights share it, and answer with their own."""
+    optimisation = Optimisation()
+    config = session_config(Options())
+    path = save(tmp_path / "1", lambda network: network)
+
+    def load_next() -> SessionModel:
+        return savedmodel.load(str(path), ["serve"], config, optimisation=optimisation)
+
+    first = load_next()
+    expected = answers(first)
+    rewrites: list[Any] = []
+    real = graph_rewrite.optimise
+
+    def optimise(*given: Any, **named: Any) -> Any:
+        rewrites.append(given)
+        return real(*given, **named)
+
+    monkeypatch.setattr(graph_rewrite, "optimise", optimise)
+    second = load_next()
+    assert second.session.graph is first.session.graph
+    assert rewrites == []
+    first.close()
+    for name, value in answers(second).items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-5)
+    savedmodel.load(str(two_signatures), ["serve"], config, optimisation=optimisation)
+    assert len(rewrites) == 1
 
 
 def test_a_later_version_with_other_answers_is_kept_as_it_is(
