@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from app.engine import optimise as room
 from app.engine import graph_rewrite, savedmodel, trial
+from app.engine import optimise as room
 from app.engine.budget import Budget
 from app.engine.optimise import Optimisation
 from app.engine.session_config import session_config
