@@ -173,6 +173,21 @@ class FlatGraph:
                 done.add(pending.pop())
                 yield name
 
+    def variables_under(self, tensors: Iterable[str]) -> frozenset[str]:
+        """The names of the VarHandleOps that `tensors` are computed from."""
+        needed = self._nodes_under(map(node_of, tensors))
+        return frozenset(name for name in needed if self._nodes[name].op == "VarHandleOp")
+
+    def _nodes_under(self, names: Iterable[str]) -> set[str]:
+        needed: set[str] = set()
+        pending = list(names)
+        while pending:
+            name = pending.pop()
+            if name not in needed and name in self._nodes:
+                needed.add(name)
+                pending.extend(map(node_of, self._nodes[name].input))
+        return needed
+
     def prune(self) -> None:
         """Drop what is not needed for the fixed nodes, and waits for what is static."""
         for node in self.graph_def.node:
@@ -183,13 +198,7 @@ class FlatGraph:
                 node.input[:] = kept
             if node.op == _READS and (handle := self.variable_of(node.name)) is not None:
                 node.input[0] = handle  # without what function calls have left in between
-        needed: set[str] = set()
-        pending = list(self.fixed)
-        while pending:
-            name = pending.pop()
-            if name not in needed and name in self._nodes:
-                needed.add(name)
-                pending.extend(map(node_of, self._nodes[name].input))
+        needed = self._nodes_under(self.fixed)
         kept_nodes = [node for node in self.graph_def.node if node.name in needed]
         pruned = graph_pb2.GraphDef(node=kept_nodes, versions=self.graph_def.versions)
         pruned.library.function.extend(called_functions(kept_nodes, self.graph_def.library))

@@ -25,6 +25,7 @@ class Rewritten:
         source: the nodes from which values are computed.
         report: what was done.
         fingerprint: of its graph.
+        representative: the name of a signature that needs every variable; None if there is none.
     """
 
     graph: VariableGraph
@@ -32,6 +33,7 @@ class Rewritten:
     source: Mapping[str, Any]
     report: str
     fingerprint: str
+    representative: str | None
 
 
 class Learned:

@@ -90,3 +90,10 @@ def test_graphs_that_differ_in_names_only_have_one_fingerprint() -> None:
     )
     assert first == again == renamed_
     assert len({first, wider_, other_}) == 3
+
+
+def test_the_variables_that_tensors_need() -> None:
+    graph = flat(scaled)
+    assert graph.variables_under(["y:0"]) == {"a", "b"}
+    assert graph.variables_under(["product:0"]) == {"a"}
+    assert graph.variables_under(["x:0"]) == set()

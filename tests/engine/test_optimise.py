@@ -504,6 +504,33 @@ def test_the_same_graph_is_not_rewritten_again(
     assert len(rewrites) == 1
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_later_versions_are_compared_by_all_that_need_other_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    def two(network: Network) -> dict[str, Any]:
+        other = network if shared else Network()
+        network.other = other
+        return {
+            name: tf.function(each, input_signature=[IMAGE], autograph=False)
+            for name, each in (("serving_default", network), ("other", lambda x: other(x) * 2.0))
+        }
+
+    path = save(tmp_path / "1", two)
+    compared: list[int] = []
+
+    class Counting(trial.Trial):
+        def __init__(self, model: SessionModel, signatures: Any) -> None:
+            compared.append(len(signatures))
+            super().__init__(model, signatures)
+
+    monkeypatch.setattr(room, "Trial", Counting)
+    optimisation = Optimisation()
+    for _ in range(2):
+        savedmodel.load(str(path), ["serve"], session_config(Options()), optimisation=optimisation)
+    assert compared == [2, 1 if shared else 2]
+
+
 def test_a_later_version_with_other_answers_is_kept_as_it_is(
     two_signatures: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

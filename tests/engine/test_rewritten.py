@@ -7,7 +7,7 @@ from app.engine.rewritten import Learned, Rewritten, key_of
 
 
 def rewritten(fingerprint: str) -> Rewritten:
-    return Rewritten(VariableGraph(None, (), (), ()), {}, {}, "", fingerprint)
+    return Rewritten(VariableGraph(None, (), (), ()), {}, {}, "", fingerprint, None)
 
 
 def test_what_was_faster_is_known() -> None:
