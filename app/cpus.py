@@ -9,12 +9,17 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from contextvars import ContextVar
 from pathlib import Path, PurePosixPath
+from typing import ParamSpec, TypeVar
 
 # Where the control groups of version 1 and 2 are mounted, on every usual system.
 _CGROUPS = "sys/fs/cgroup"
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _elsewhere: ContextVar[float] = ContextVar(
     "CPU seconds that other threads computed for this one", default=0.0
@@ -40,6 +45,24 @@ def thread_seconds() -> float:
 def computed_elsewhere(seconds: float) -> None:
     """Another thread has computed so long for the calling one, which waited for it."""
     _elsewhere.set(_elsewhere.get() + seconds)
+
+
+def compute_in(executor: Executor, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """What `work` returns or raises, in a thread of `executor`; its CPU time counts as the caller's."""
+    seconds = 0.0
+
+    def timed() -> T:
+        nonlocal seconds
+        start = time.thread_time()
+        try:
+            return work(*arguments, **named)
+        finally:
+            seconds = time.thread_time() - start
+
+    try:
+        return executor.submit(timed).result()
+    finally:
+        computed_elsewhere(seconds)  # who measures what a request or a load costs has to know
 
 
 def cpu_quota(root: Path) -> float | None:

@@ -10,12 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
-from app.cpus import computed_elsewhere
+from app.cpus import compute_in
 
 HEAVY_SECONDS = 1e-3
 """Runs that take longer are handed over, which costs some tens of microseconds."""
@@ -45,20 +44,7 @@ class ComputeThreads:
 
     def run(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         """What `work` returns or raises; its own threads, if it makes some, are as nice."""
-        seconds = 0.0
-
-        def timed() -> T:
-            nonlocal seconds
-            start = time.thread_time()
-            try:
-                return work(*arguments, **named)
-            finally:
-                seconds = time.thread_time() - start
-
-        try:
-            return self._threads.submit(timed).result()
-        finally:
-            computed_elsewhere(seconds)  # who measures what a request costs has to know
+        return compute_in(self._threads, work, *arguments, **named)
 
     def take(self, seconds: float) -> bool:
         """Whether a run that is expected to last so long is to be handed over.

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import ParamSpec, TypeVar
 
-from app.cpus import computed_elsewhere
+from app.cpus import compute_in
 
 # Of what a load has computed since its last pause, so long is the next one.
 _PAUSE = 3
@@ -80,21 +80,8 @@ def aside(work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
     """
     if _pauses.get() is None:
         return work(*arguments, **named)
-    seconds = 0.0
-
-    def timed() -> T:
-        nonlocal seconds
-        start = time.thread_time()
-        try:
-            return work(*arguments, **named)
-        finally:
-            seconds = time.thread_time() - start
-
-    try:
-        with ThreadPoolExecutor(1, "ferry-load-aside", initializer=_step_back) as thread:
-            return thread.submit(timed).result()
-    finally:
-        computed_elsewhere(seconds)  # who measures what a load costs has to know
+    with ThreadPoolExecutor(1, "ferry-load-aside", initializer=_step_back) as thread:
+        return compute_in(thread, work, *arguments, **named)
 
 
 class _Pauses:

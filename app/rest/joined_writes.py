@@ -45,10 +45,11 @@ class JoinedWrites:
             self._transport.write(data)
 
     def flush(self) -> None:
-        """Write a head that waits."""
+        """Write a head that waits, unless the client has gone meanwhile."""
         if self._head is not None:
             head, self._head = self._head, None
-            self._transport.write(head)
+            if not self.is_closing():
+                self._transport.write(head)
 
     def end(self) -> None:
         """The answer is complete: nothing waits any more, and the next write may be a head."""

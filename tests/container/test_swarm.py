@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +14,10 @@ from typing import Any
 
 import docker
 import docker.errors
+import grpc
 import pytest
 import requests
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from tests.container.containers import MODEL, docker_command, make_readable
 from tests.container.stacks import COMPOSE, Images
@@ -122,6 +125,26 @@ def test_replicas_have_what_the_file_gives_them(swarm: Swarm) -> None:
     balancer = swarm.client.services.get(f"{swarm.name}_balancer")  # type: ignore[no-untyped-call]
     (config,) = balancer.attrs["Spec"]["TaskTemplate"]["ContainerSpec"]["Configs"]
     assert config["File"]["Name"] == "/usr/local/etc/haproxy/haproxy.cfg"
+
+
+def test_a_stream_of_questions_and_answers_goes_through(swarm: Swarm) -> None:
+    """Not held back until its end, as requests are that may have to be asked again."""
+    answered = threading.Event()
+    question = reflection_pb2.ServerReflectionRequest(list_services="")
+
+    def questions() -> Iterator[reflection_pb2.ServerReflectionRequest]:
+        yield question
+        assert answered.wait(20)
+
+    with grpc.insecure_channel(swarm.load.grpc) as channel:
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        answers = stub.ServerReflectionInfo(
+            questions(), timeout=20, metadata=[("authorization", f"Bearer {TOKEN}")]
+        )
+        names = [service.name for service in next(answers).list_services_response.service]
+        answered.set()
+        assert "tensorflow.serving.PredictionService" in names
+        assert list(answers) == []
 
 
 def test_it_scales_down_without_a_loss(swarm: Swarm) -> None:

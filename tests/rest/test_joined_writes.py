@@ -79,6 +79,14 @@ def test_continue_goes_out_at_once(loop: asyncio.AbstractEventLoop) -> None:
     assert recorder.written[1:] == [HEAD + b"a"]
 
 
+def test_a_head_for_a_client_that_has_gone_is_not_written(loop: asyncio.AbstractEventLoop) -> None:
+    joined = JoinedWrites(recorder := Recorder(), loop)
+    joined.write(HEAD)
+    recorder.close()
+    turn(loop)
+    assert recorder.written == []
+
+
 @pytest.mark.parametrize("ending", ["end", "close"])
 def test_a_head_without_a_body_is_not_lost(loop: asyncio.AbstractEventLoop, ending: str) -> None:
     joined = JoinedWrites(recorder := Recorder(), loop)

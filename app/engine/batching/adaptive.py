@@ -156,10 +156,13 @@ class _Line:
     def _run_alone(self, values: Sequence[Array], rows: int, deadline: float) -> list[Array]:
         """Run a request for which nobody waits and which waits for nobody: no batch is made."""
         started = time.monotonic()
+        again: int | None = None  # what fails, or comes too late, tells nothing of a run's time
         try:
-            return self._execute_alone(values, deadline)
+            outputs = self._execute_alone(values, deadline)
+            again = 0
+            return outputs
         finally:
-            self._hand_on(rows, 1, time.monotonic() - started, 0)
+            self._hand_on(rows, 1, time.monotonic() - started, again)
 
     def notice(self, seconds: float) -> None:
         """Judge whether runs are cheap, by the quickest of the last ones: others waited for the GIL."""

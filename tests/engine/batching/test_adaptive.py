@@ -343,6 +343,23 @@ def test_a_model_that_has_been_idle_answers_at_once(scene: Scene, monkeypatch: p
     assert alone.result(60) == [8]
 
 
+def test_what_did_not_run_tells_nothing_of_run_times(scene: Scene) -> None:
+    """Nor does what failed: a heavy model would pass for a cheap one, whose requests are never held up."""
+    signature = scene.model.signatures["pair"]
+    feeds = tuple(sorted(spec.tensor for spec in signature.inputs.values()))
+    line, _ = scene.model._place(feeds, (signature.outputs["y"].tensor,))
+    assert line is not None
+    with pytest.raises(ServingError, match="timeout exceeded"):
+        scene._ask([1], 0.0)
+    scene.paced.go.release()
+    with pytest.raises(ServingError, match="negative"):
+        scene._ask([-1], None)
+    assert (line._quickest, line._runs, line._requests_running) == (math.inf, 0, 0)
+    scene.paced.go.release()
+    assert scene._ask([1], None) == [2]
+    assert line._quickest < math.inf
+
+
 def test_arrays_that_no_model_could_take_as_they_stand(adaptive: AdaptiveModel) -> None:
     crooked = np.ndarray(2, np.float32, bytearray(9), 1)
     crooked[:] = [1, 2]
